@@ -1,0 +1,53 @@
+# Every target does its own set-up, in .venv. A second run installs nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+CORE := .venv/.core-installed
+DEV := .venv/.dev-installed
+
+.PHONY: help demo test slow lint data bench clean
+
+help:
+	@echo "make demo   train, sample and check two models on real handwritten digits (about 4 minutes)"
+	@echo "make test   the fast tests"
+	@echo "make slow   the long tests"
+	@echo "make lint   style and types"
+	@echo "make data   fetch Fashion-MNIST into data/"
+	@echo "make bench  speed beside other libraries, in an environment of its own"
+	@echo "make clean  remove the environments and caches (never runs/ or data/)"
+
+$(CORE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluvial needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (torch first; this takes a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo "Installing what the tests need into .venv ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(CORE)
+	$(BIN)/fluvial demo --out runs/demo
+
+test: $(DEV)
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data:
+	@bash scripts/fetch_data.sh
+
+bench:
+	@bash benchmarks/run.sh $(PYTHON)
+
+clean:
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find src tests examples benchmarks -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,36 @@
+"""What a long computation reports while it runs.
+
+Library functions take ``progress: ProgressCallback | None`` and call it; they never print. The command line renders it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report from a running task.
+
+    Args:
+        task: What is running, in a few words, such as ``"train cfm"``.
+        step: Units finished so far.
+        total: Units in all.
+        values: Named figures to show beside the bar, such as ``{"loss": 0.31}``.
+
+    Example:
+        >>> Progress("train cfm", 3, 10).fraction
+        0.3
+    """
+
+    task: str
+    step: int
+    total: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the work that is done, in [0, 1]."""
+        return self.step / self.total if self.total else 1.0
+
+
+ProgressCallback = Callable[[Progress], None]

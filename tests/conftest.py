@@ -1,0 +1,20 @@
+"""Every annotation of shape and type in fluvial is checked at run time while the tests run."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+install_import_hook("fluvial", "runtime_types.check").__enter__()
+
+# Timings never decide a test's colour.
+settings.register_profile("fluvial", deadline=None)
+settings.load_profile("fluvial")
+
+
+@pytest.fixture
+def seeded() -> Callable[[int], torch.Generator]:
+    """Generator of a given seed."""
+    return lambda seed: torch.Generator().manual_seed(seed)
