@@ -1,0 +1,8 @@
+"""Velocity fields: the exact one of a data set, and fields made of others."""
+
+from fluvial.fields.base import Field, breakpoints, singular_at_end
+from fluvial.fields.exact import ExactField, Posterior
+from fluvial.fields.guided import Guided
+from fluvial.fields.hybrid import Hybrid
+
+__all__ = ["ExactField", "Field", "Guided", "Hybrid", "Posterior", "breakpoints", "singular_at_end"]

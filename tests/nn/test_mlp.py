@@ -1,0 +1,72 @@
+"""The perceptron: conditioning, forward-mode differentiation, compilation, bad input."""
+
+import pytest
+import torch
+
+import fluvial as fv
+
+
+def net(**options: object) -> fv.nn.MLP:
+    torch.manual_seed(0)
+    made = fv.nn.MLP((2, 3), width=32, depth=2, **options)
+    torch.nn.init.normal_(made.last.weight)
+    for block in made.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.3)
+    return made
+
+
+def test_starts_as_the_zero_field() -> None:
+    out = fv.nn.MLP((2, 3), width=16)(torch.randn(4, 2, 3), torch.rand(4))
+    assert torch.equal(out, torch.zeros(4, 2, 3))
+
+
+def test_null_label_none_and_minus_one_are_the_same() -> None:
+    made, x, t = net(classes=4), torch.randn(3, 2, 3), torch.rand(3)
+    assert torch.equal(made(x, t), made(x, t, torch.full((3,), -1)))
+    assert not torch.allclose(made(x, t), made(x, t, torch.tensor([0, 1, 2])))
+    mixed = made(x, t, torch.tensor([-1, 1, -1]))
+    torch.testing.assert_close(mixed[::2], made(x, t)[::2])
+
+
+def test_time_is_resolved_finely_and_a_scalar_serves_all_rows() -> None:
+    made, x = net(), torch.randn(3, 2, 3)
+    assert torch.equal(made(x, torch.tensor(0.3)), made(x, torch.full((3,), 0.3)))
+    assert (made(x, torch.tensor(0.30)) - made(x, torch.tensor(0.31))).norm() > 1e-3
+
+
+def test_no_second_time_means_no_gap() -> None:
+    made, x, t = net(gap=True), torch.randn(3, 2, 3), torch.rand(3)
+    assert torch.equal(made(x, t), made(x, t, r=t))
+    assert not torch.allclose(made(x, t), made(x, t, r=t + 0.1))
+
+
+def test_forward_mode_equals_finite_differences() -> None:
+    made = net(gap=True).double()
+    x, t = torch.randn(3, 2, 3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    tangents = (torch.randn_like(x), torch.ones_like(t))
+    _, moved = torch.func.jvp(lambda x, t: made(x, t, r=t + 0.2), (x, t), tangents)
+    step = 1e-6
+    ahead = made(x + step * tangents[0], t + step, r=t + step + 0.2)
+    behind = made(x - step * tangents[0], t - step, r=t - step + 0.2)
+    torch.testing.assert_close(moved, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fv.nn.MLP(()), "shape must hold positive sizes"),
+        (lambda: fv.nn.MLP((2,), width=12), "width must be a positive multiple of 8, got 12"),
+        (lambda: fv.nn.MLP((2,), depth=0), "depth must be at least 1"),
+        (lambda: fv.nn.MLP((2,), classes=0), "classes must be at least 1"),
+        (lambda: net()(torch.zeros(2, 3, 2), torch.zeros(2)), r"x must have shape \(B, 2, 3\), got \(2, 3, 2\)"),
+        (lambda: net()(torch.zeros(2, 2, 3), torch.zeros(2), torch.zeros(2).long()), "takes no labels"),
+        (
+            lambda: net(classes=3)(torch.zeros(1, 2, 3), torch.zeros(1), torch.tensor([3])),
+            "labels must be below 3, got 3",
+        ),
+        (lambda: net()(torch.zeros(1, 2, 3), torch.zeros(1), r=torch.ones(1)), "build it with gap=True"),
+    ],
+)
+def test_bad_input(call: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()  # type: ignore[operator]
