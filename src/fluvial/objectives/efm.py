@@ -1,0 +1,158 @@
+r"""Empirical Flow Matching: a less noisy target with the same mean.
+
+The conditional velocity is averaged over the posterior of a small bank of data, in which the pair's own datum
+:math:`x_1` counts exactly once. On any path, with :math:`h = \sigma/\alpha` and a bank :math:`b_1, \dots, b_M`
+without the own datum,
+
+.. math::
+    u = u_t(x_t | x_1) + \Big(\dot\alpha - \alpha \frac{\dot\sigma}{\sigma}\Big) \sum_j w_j (b_j - x_1), \qquad
+    w_j = \frac{e^{\ell_j}}{1 + \sum_k e^{\ell_k}}, \qquad
+    \ell_j = -\frac{\langle x_0, x_1 - b_j \rangle}{h} - \frac{\|x_1 - b_j\|^2}{2 h^2}
+
+where the own datum has exponent 0 and stands in the normaliser alone. The bank is drawn without replacement and the
+own datum is dropped where it was drawn; by exchangeability the target is then unbiased, and with the whole data set
+as its bank it is the exact field. Leaving the own datum out, or counting it twice, biases it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from fluvial.fields.base import Field
+from fluvial.objectives.base import Batch, Loss, noise_like, squared_error
+from fluvial.paths import GaussianPath, align
+from fluvial.times import Times, Uniform
+
+# In this many dimensions and below, points of a bank can be as near as late bandwidths resolve: subtract before
+# squaring.
+_DIRECT_DIM = 16
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """The part of a data set that a bank is drawn from."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class EFM:
+    """Regression on the posterior mean velocity over a random bank of the data.
+
+    Source: Bertrand et al. 2025, "On the Closed-Form of Flow Matching", equations 7 and 8, proposition 2. Drawing
+        the bank
+    without the own datum's copies and without replacement is unbiased too, with less variance.
+
+    Args:
+        path: Probability path.
+        data: The whole training set: a tensor ``(N, *D)`` or a data set with ``take``.
+        bank_size: Data in a bank, own datum not counted; the whole set if it is not larger.
+        labels: Class of each datum ``(N,)``; a data set's own labels if absent. Needed for batches with labels,
+            whose rows average over their own class alone (a row with label -1 over all data).
+        times: Distribution of the times.
+
+    Raises:
+        ValueError: If the data is empty, ``bank_size < 1``, labels do not fit, a batch has a condition that is no
+            label, or labels although the data has none.
+
+    Example:
+        >>> data = torch.randn(100, 2)
+        >>> g = torch.Generator().manual_seed(0)
+        >>> EFM(fv.CondOT(), data, bank_size=32)(lambda x, t, cond: x, fv.Batch(data[:8]), generator=g).per_sample.shape
+        torch.Size([8])
+    """
+
+    path: GaussianPath
+    data: Tensor | DataSource
+    bank_size: int = 256
+    labels: Tensor | None = None
+    times: Times = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        if len(self.data) == 0:
+            raise ValueError("data must hold at least one datum, got none")
+        if self.bank_size < 1:
+            raise ValueError(f"bank_size must be at least 1, got {self.bank_size}")
+        if self.labels is not None and tuple(self.labels.shape) != (len(self.data),):
+            raise ValueError(f"labels must have shape ({len(self.data)},), got {tuple(self.labels.shape)}")
+
+    def __call__(self, net: Field, batch: Batch, *, generator: torch.Generator) -> Loss:
+        """Loss of ``net`` on ``batch``; all draws come from ``generator``."""
+        x1 = batch.x1
+        x0 = noise_like(x1, generator)
+        t = self.times(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
+        target = self.target(x0, batch, t, generator=generator)
+        return squared_error(net(self.path.sample(x0, x1, t).xt, t, batch.cond), target)
+
+    def target(self, x0: Tensor, batch: Batch, t: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Target velocity for given noise and times, shape ``(B, *D)``; draws the bank from ``generator``."""
+        own = self._locate(batch.x1) if batch.index is None else batch.index
+        x1, noise = batch.x1.flatten(1), x0.flatten(1)
+        inverse_bandwidth = (self.path.alpha(t) / self.path.sigma(t)).expand(len(x1))
+        pull = torch.empty_like(x1)
+        for rows, members in self._groups(batch):
+            bank_index, bank = self._draw(members, generator, x1)
+            drawn = own[rows].to(bank_index.device)[:, None] == bank_index
+            pull[rows] = _pull(noise[rows], x1[rows], bank, inverse_bandwidth[rows], drawn)
+        gain = self.path.wronskian(t) / self.path.sigma(t)
+        correction = torch.nan_to_num(
+            align(gain, x1) * pull, nan=0.0, posinf=0.0, neginf=0.0
+        )  # sigma = 0: no pull is left
+        return self.path.sample(x0, batch.x1, t).ut + correction.reshape(x0.shape)
+
+    def _groups(self, batch: Batch) -> list[tuple[Tensor, Tensor | None]]:
+        """Rows that share a bank, with the positions in the data that it is drawn from (None for all)."""
+        if batch.cond is None:
+            return [(torch.arange(len(batch)), None)]
+        if not isinstance(batch.cond, Tensor) or batch.cond.is_floating_point() or batch.cond.ndim != 1:
+            raise ValueError(
+                "Empirical Flow Matching needs labels (B,) as condition: other conditions have no bank of their own"
+            )
+        data_labels = self.labels if self.labels is not None else getattr(self.data, "labels", None)
+        if data_labels is None:
+            raise ValueError("the batch has labels but the data has none: pass labels= to EFM")
+        groups: list[tuple[Tensor, Tensor | None]] = []
+        for label in torch.unique(batch.cond).tolist():
+            members = None if label < 0 else torch.nonzero(data_labels == label).flatten()
+            if members is not None and len(members) == 0:
+                raise ValueError(f"label {label} has no datum to average over")
+            groups.append((torch.nonzero(batch.cond == label).flatten(), members))
+        return groups
+
+    def _draw(self, members: Tensor | None, generator: torch.Generator, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions in the data and values ``(M, d)`` of a bank drawn without replacement."""
+        count = len(self.data) if members is None else len(members)
+        index = torch.randperm(count, generator=generator, device=generator.device)[: self.bank_size]
+        if members is not None:
+            index = members.to(index.device)[index]
+        values = self.data[index.to(self.data.device)] if isinstance(self.data, Tensor) else self.data.take(index)[0]
+        return index.to(like.device), values.flatten(1).to(like)
+
+    def _locate(self, x1: Tensor) -> Tensor:
+        """Position of each row in the data, -1 where it is not there. Any one of several equal data serves."""
+        everything = self.data if isinstance(self.data, Tensor) else self.data.take(torch.arange(len(self.data)))[0]
+        flat, rows = everything.flatten(1).to(x1), x1.flatten(1)
+        nearest = (rows @ flat.T - 0.5 * flat.square().sum(1)).argmax(1)
+        return torch.where((flat[nearest] == rows).all(1), nearest, -1)
+
+
+def _pull(x0: Tensor, x1: Tensor, bank: Tensor, inverse_bandwidth: Tensor, drawn: Tensor) -> Tensor:
+    """Posterior mean of ``b - x1`` over the own datum (exponent 0) and the bank without it, shape ``(B, d)``."""
+    if x1.shape[1] <= _DIRECT_DIM:
+        distance = torch.cdist(x1, bank, compute_mode="donot_use_mm_for_euclid_dist").square()
+    else:
+        centre = bank.mean(0)
+        a, b = x1 - centre, bank - centre
+        distance = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0.0)
+    s = inverse_bandwidth[:, None]
+    along = x0 @ bank.T - (x0 * x1).sum(1)[:, None]
+    logits = (s * along - 0.5 * s.square() * distance).masked_fill(drawn, -torch.inf)
+    logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)  # s is infinite where sigma = 0
+    top = logits.amax(1, keepdim=True).clamp_min(0.0)
+    relative = torch.exp(logits - top)
+    weights = relative / (relative.sum(1, keepdim=True) + torch.exp(-top))
+    return weights @ bank - weights.sum(1, keepdim=True) * x1

@@ -1,0 +1,192 @@
+"""From a field and a starting point to a trajectory: the one public way to integrate."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluvial.fields.base import Field, breakpoints
+from fluvial.progress import ProgressCallback
+from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
+from fluvial.solvers.fixed import FIXED_METHODS, integrate_fixed
+from fluvial.solvers.grid import make_legs, make_steps, rounded
+from fluvial.solvers.saves import Saves
+from fluvial.solvers.velocity import Velocity, land, share_not_finite
+
+DEFAULT_STEPS = 50
+LANDING_SIGMA = 1e-4
+"""Noise level at which the adaptive method leaves a field that is singular at the end and lands."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where :func:`solve` went and what it cost.
+
+    Args:
+        x: States at the end time, shape ``(B, *D)``.
+        t: Times of ``path``, shape ``(S,)``: those of ``save_at``, or the end time alone.
+        path: States at those times, shape ``(S, B, *D)``.
+        evaluations: How many times the field was evaluated on the batch.
+        rejected: How many steps the adaptive method tried and took back; 0 for fixed-step methods.
+    """
+
+    x: Float[Tensor, "B *D"]
+    t: Float[Tensor, " S"]
+    path: Float[Tensor, "S B *D"]
+    evaluations: int
+    rejected: int
+
+
+def solve(
+    field: Field,
+    x0: Float[Tensor, "B *D"],
+    *,
+    steps: int | None = None,
+    method: str = "euler",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    cond: Any = None,
+    t0: float = 0.0,
+    t1: float = 1.0,
+    save_at: Sequence[float] | np.ndarray | Tensor | None = None,
+    progress: ProgressCallback | None = None,
+) -> Trajectory:
+    r"""Solve :math:`dx/dt = v(x, t)` from ``t0`` to ``t1``.
+
+    The field is evaluated on the whole batch with ``t`` of shape ``(B,)``. Its breakpoints become nodes of
+    the grid, and each side of a breakpoint sees its own velocity. A field that is singular at ``t = 1`` is
+    not evaluated there: the last step of a fixed-step method, and of the adaptive one from sigma = 1e-4,
+    lands on the posterior mean. The result is differentiable; wrap the call in ``torch.no_grad()`` for
+    sampling.
+
+    Args:
+        field: The velocity, ``field(x, t, cond) -> v`` with ``x`` and ``v`` of shape ``(B, *D)``.
+        x0: States at ``t0``, shape ``(B, *D)``; their type is the type of the computation.
+        steps: Number of steps of a fixed-step method, shared among the legs between breakpoints; 50 if not
+            given.
+        method: ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"rk4"`` (1, 2, 2, 4 evaluations a step, and
+            orders), or ``"dopri5"``, which chooses its steps.
+        rtol: Tolerance relative to the state; ``"dopri5"`` only.
+        atol: Absolute tolerance; ``"dopri5"`` only.
+        cond: Condition, passed to the field as it is.
+        t0: Start time, in [0, 1].
+        t1: End time, in [0, 1]; before ``t0`` to integrate backwards.
+        save_at: Times between ``t0`` and ``t1``, in any order, whose states are kept.
+        progress: Called after each step.
+
+    Returns:
+        The end states, the states at ``save_at``, and the number of evaluations.
+
+    Raises:
+        ValueError: If an argument is invalid, or the integration fails (values that are not finite, a step
+            size that underflows): the message names the time and the share of rows.
+
+    Example:
+        >>> trajectory = solve(lambda x, t, cond=None: -x, torch.ones(1, 2), steps=10, method="rk4")
+        >>> trajectory.x, trajectory.evaluations
+        (tensor([[0.3679, 0.3679]]), 40)
+    """
+    _check_method(method, steps, rtol, atol)
+    _check_states(x0)
+    t0, t1 = float(t0), float(t1)
+    _check_interval(t0, t1)
+    wanted = _wanted(save_at, t0, t1)
+    velocity = Velocity(field, cond)
+    if velocity.path is not None and rounded(t0, x0.dtype) >= 1:
+        raise ValueError(f"t0 must be < 1: the field has no velocity at t = 1, where sigma = 0, got {t0}")
+    saves = Saves(wanted, t0, t1)
+    saves.arrive(t0, x0)
+    rejected = 0
+    if method in FIXED_METHODS:
+        grid = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), DEFAULT_STEPS if steps is None else steps)
+        lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
+        x = integrate_fixed(velocity, x0, grid, method, lands=lands, saves=saves, progress=progress)
+    else:
+        x, rejected = _solve_adaptive(velocity, x0, t0, t1, breakpoints(field), rtol, atol, saves, progress)
+    times = wanted or [t1]
+    path = saves.stacked() if wanted else x[None]
+    return Trajectory(x, x.new_tensor(times), path, velocity.evaluations, rejected)
+
+
+def _solve_adaptive(
+    velocity: Velocity,
+    x: Tensor,
+    t0: float,
+    t1: float,
+    jumps: tuple[float, ...],
+    rtol: float,
+    atol: float,
+    saves: Saves,
+    progress: ProgressCallback | None,
+) -> tuple[Tensor, int]:
+    """Integrate as far as the field has a stable velocity, then land where it has none."""
+    path = velocity.path if t1 > t0 else None
+    stop = t1 if path is None else min(t1, path.time_at_sigma(LANDING_SIGMA))
+    legs = make_legs(t0, stop, jumps, x.dtype) if t0 < stop or path is None else []
+    x, rejected = integrate_adaptive(velocity, x, legs, rtol=rtol, atol=atol, saves=saves, progress=progress)
+    if path is not None and stop < t1:
+        start = max(t0, stop)
+        targets = [t1, *saves.between(start, t1)]
+        x, *kept = land(velocity, path, x, start, targets)
+        saves.keep(targets[1:], kept)
+        saves.arrive(t1, x)
+        _require_landed(x)
+    return x, rejected
+
+
+def _require_landed(x: Tensor) -> None:
+    share = share_not_finite(x)
+    if share is not None:
+        raise ValueError(f"field: the posterior mean on which dopri5 lands is not finite in {share}")
+
+
+def _check_method(method: str, steps: int | None, rtol: float, atol: float) -> None:
+    known = (*FIXED_METHODS, *ADAPTIVE_METHODS)
+    if method not in known:
+        near = difflib.get_close_matches(str(method), known, 1, 0.0)[0]
+        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}; did you mean {near!r}?")
+    if steps is not None and method in ADAPTIVE_METHODS:
+        raise ValueError(f"steps must not be given with {method}, which chooses its own, got {steps}")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def _check_states(x0: Tensor) -> None:
+    if not x0.is_floating_point():
+        raise ValueError(f"x0 must have a floating-point type, got {x0.dtype}")
+    if x0.ndim == 0 or x0.numel() == 0:
+        raise ValueError(f"x0 must have shape (B, *D) with at least one value, got {tuple(x0.shape)}")
+    share = share_not_finite(x0)
+    if share is not None:
+        raise ValueError(f"x0 must be finite, got NaN or infinite values in {share}")
+
+
+def _check_interval(t0: float, t1: float) -> None:
+    for name, t in (("t0", t0), ("t1", t1)):
+        if not 0 <= t <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {t}")
+    if t0 == t1:
+        raise ValueError(f"t0 and t1 must differ, got {t0} for both")
+
+
+def _wanted(save_at: Sequence[float] | np.ndarray | Tensor | None, t0: float, t1: float) -> list[float]:
+    """The times of ``save_at`` as numbers; none if it is not given."""
+    if save_at is None:
+        return []
+    times = torch.as_tensor(save_at, dtype=torch.float64)
+    if times.ndim != 1 or len(times) == 0:
+        raise ValueError(f"save_at must be a sequence of at least one time, got shape {tuple(times.shape)}")
+    low, high = min(t0, t1), max(t0, t1)
+    outside = [t for t in times.tolist() if not low <= t <= high]
+    if outside:
+        raise ValueError(f"save_at must lie between t0 = {t0} and t1 = {t1}, got {outside[0]}")
+    return [float(t) for t in times.tolist()]
