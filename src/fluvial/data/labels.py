@@ -1,0 +1,56 @@
+"""Labels of any kind as classes 0..C-1 with names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Labels = Tensor | NDArray[Any] | Sequence[Any]
+
+
+def encode_labels(
+    labels: Labels, count: int, class_names: Sequence[str] | None = None
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Numbers the classes that occur, in sorted order, and names each after its label.
+
+    Args:
+        labels: One label per datum, shape (N,): strings or whole numbers, which need not be contiguous.
+        count: N, the number of data.
+        class_names: Names of all classes; the labels are then already 0..C-1 and stay as they are.
+
+    Returns:
+        The classes, int64 of shape (N,), and the names of all classes.
+
+    Raises:
+        ValueError: If there are not ``count`` labels, or they are fractions, or outside the range of
+            ``class_names``.
+
+    Example:
+        >>> encode_labels(["dog", "cat", "dog"], 3)
+        (array([1, 0, 1]), ('cat', 'dog'))
+        >>> encode_labels(np.array([7, 3, 7]), 3)
+        (array([1, 0, 1]), ('3', '7'))
+    """
+    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if array.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), one per datum, got {array.shape}")
+    if array.dtype.kind == "f":
+        if not np.array_equal(array, np.round(array)):  # NaN is unequal to itself, so it is refused here too
+            raise ValueError("labels must be whole numbers or strings, got fractions or NaN")
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iubUS":
+        raise ValueError(f"labels must be whole numbers or strings, got dtype {array.dtype}")
+    if class_names is not None:
+        return _checked_classes(array, len(class_names)), tuple(class_names)
+    names, codes = np.unique(array, return_inverse=True)
+    return codes.astype(np.int64), tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names.tolist())
+
+
+def _checked_classes(labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"with class_names, labels must be whole numbers 0..{classes - 1}, got dtype {labels.dtype}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {labels.min()}..{labels.max()}")
+    return labels.astype(np.int64)

@@ -1,0 +1,75 @@
+"""From a spec to a data set that is read, checked and split."""
+
+from pathlib import Path
+
+from fluvial.data.arrays import read_array
+from fluvial.data.celeba import read_celeba
+from fluvial.data.cifar10 import read_cifar10
+from fluvial.data.dataset import Dataset
+from fluvial.data.digits import HELD_OUT as DIGITS_HELD_OUT
+from fluvial.data.digits import read_digits
+from fluvial.data.fashion_mnist import read_fashion_mnist
+from fluvial.data.folder import read_folder
+from fluvial.data.specs import Spec, parse_spec
+from fluvial.data.tables import load_table
+from fluvial.data.toys import make_toy
+
+DEFAULT_SHARE = 0.2
+"""Share held out of data that bring no split of their own."""
+
+
+def load_dataset(spec: str, *, seed: int = 0, size: int | None = None, held_out: float | int | None = None) -> Dataset:
+    """Reads the data set that a spec names; ``.train`` and ``.held_out`` are its two parts.
+
+    The parts are disjoint, stratified by label where possible, and depend on the data and the seed alone.
+    Fashion-MNIST and CIFAR-10 bring a test set, which is ``.held_out``; if ``held_out`` is given, that much
+    is split off the training set instead and the test set stays unread.
+
+    Args:
+        spec: One of the forms in ``fluvial.data.DATASETS``.
+        seed: Non-negative integer for the split, and for the points of the toys.
+        size: Side in pixels to which images of ``folder:`` and ``celeba:`` are resized.
+        held_out: Share in [0, 1) as a float, or number of data as an int; by default 360 digits, the test set
+            where there is one, and 0.2 else.
+
+    Raises:
+        ValueError: If the spec is unknown, what it names is absent, damaged or empty, values are NaN or
+            infinite, or an argument does not fit.
+
+    Example:
+        >>> digits = fv.load_dataset("digits", seed=0)
+        >>> len(digits.train), len(digits.held_out), digits.shape, digits.levels
+        (1437, 360, (1, 8, 8), 17)
+    """
+    parsed = parse_spec(spec)
+    if size is not None and parsed.kind not in ("folder", "celeba"):
+        raise ValueError(f"size={size} is for folder:PATH and celeba:PATH, the data set is {spec!r}")
+    if size is not None and size < 1:
+        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    if seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed}")
+    try:
+        return _loaded(parsed, seed, size, held_out)
+    except OSError as error:
+        raise ValueError(f"data set {spec!r} cannot be read: {error}") from None
+
+
+def _loaded(parsed: Spec, seed: int, size: int | None, held_out: float | int | None) -> Dataset:
+    path = parsed.path or Path()
+    share = DEFAULT_SHARE if held_out is None else held_out
+    match parsed.kind:
+        case "digits":
+            return read_digits().split(DIGITS_HELD_OUT if held_out is None else held_out, seed)
+        case "toy":
+            return make_toy(parsed.name, seed).split(share, seed)
+        case "array":
+            return read_array(path).split(share, seed)
+        case "table":
+            return load_table(path, share, seed)
+        case "folder":
+            return read_folder(path, size, parsed.name).split(share, seed)
+        case "celeba":
+            return read_celeba(path, size).split(share, seed)
+        case "fashion-mnist" | "cifar10":
+            whole = read_fashion_mnist(path) if parsed.kind == "fashion-mnist" else read_cifar10(path)
+            return whole if held_out is None else whole.train.split(held_out, seed)

@@ -1,0 +1,136 @@
+"""The names of data sets: one short string, a spec, says what to load and where it lies.
+
+This module imports neither torch nor numpy, so that the command line can refuse a wrong spec at once.
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["digits", "toy", "array", "table", "folder", "fashion-mnist", "cifar10", "celeba"]
+
+TOYS = ("moons", "eight-gaussians", "checkerboard", "swiss-roll", "two-spirals")
+
+DATASETS: dict[str, str] = {
+    "digits": "scikit-learn's 1,797 handwritten digits, 8x8, 17 grey levels, 10 classes",
+    "moons": "two interleaved half circles, 10,000 points in the plane, 2 classes",
+    "eight-gaussians": "eight Gaussians on a circle, 10,000 points in the plane, 8 classes",
+    "checkerboard": "the dark squares of a 4x4 board, 10,000 points in the plane",
+    "swiss-roll": "a rolled-up band, 10,000 points in the plane",
+    "two-spirals": "two interleaved spirals, 10,000 points in the plane, 2 classes",
+    "X.npy": "an array of numbers (N, ...) or of uint8 images",
+    "X.npz": "the same under the key x, with labels under the key y if there are any",
+    "TABLE.csv": "a table with a header; its numeric columns, standardised",
+    "TABLE.parquet": "the same in Parquet (needs the extra 'tables')",
+    "folder:PATH": "a folder of images; subfolders are labels; --size S crops and resizes",
+    "fashion-mnist[:PATH]": "Fashion-MNIST, 28x28 grey, 10 classes, fetched by `make data`",
+    "cifar10:PATH": "CIFAR-10, 32x32 colour, 10 classes, binary version or Parquet",
+    "celeba:PATH": "CelebA, aligned faces, centre crop 178, 64x64 colour",
+}
+"""Every form that a spec can take, with a line that describes it."""
+
+FASHION_MNIST_FOLDERS = (Path("data/fashion-mnist"), Path("/usr/share/datasets/fashion-mnist"))
+"""Where Fashion-MNIST is looked for when the spec gives no path."""
+
+_FILES: dict[str, Kind] = {".npy": "array", ".npz": "array", ".csv": "table", ".parquet": "table"}
+_FOLDERS: tuple[Kind, ...] = ("folder", "fashion-mnist", "cifar10", "celeba")
+_MISSING = {
+    "folder": "give the folder that holds the images",
+    "fashion-mnist": "run `make data`, or give the folder that holds the four IDX files: fashion-mnist:PATH",
+    "cifar10": "unpack cifar-10-binary.tar.gz (from the CIFAR-10 page) and give its folder",
+    "celeba": "unpack img_align_celeba.zip (from the CelebA page) and give its folder",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A spec taken apart.
+
+    Args:
+        kind: Which reader it is for.
+        name: Short name of the data set, for titles and messages.
+        path: File or folder to read, where there is one; it exists.
+    """
+
+    kind: Kind
+    name: str
+    path: Path | None = None
+
+
+def spec_names() -> tuple[str, ...]:
+    """Every form that a spec can take, in the order of the help text.
+
+    Example:
+        >>> spec_names()[:2]
+        ('digits', 'moons')
+    """
+    return tuple(DATASETS)
+
+
+def parse_spec(spec: str) -> Spec:
+    """Takes a spec apart and checks that what it names exists.
+
+    Args:
+        spec: One of the forms in ``DATASETS``, such as ``"digits"``, ``"x.npz"`` or ``"folder:photos"``.
+
+    Raises:
+        ValueError: If the spec has none of these forms (with the nearest valid name), or names a path that is
+            absent.
+
+    Example:
+        >>> parse_spec("moons")
+        Spec(kind='toy', name='moons', path=None)
+        >>> parse_spec("digit")
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown data set 'digit': did you mean 'digits'?
+    """
+    if spec == "digits":
+        return Spec("digits", spec)
+    if spec in TOYS:
+        return Spec("toy", spec)
+    prefix, _, rest = spec.partition(":")
+    for kind in _FOLDERS:
+        if prefix == kind:
+            return _folder_spec(kind, rest)
+    suffix = Path(spec).suffix.lower()
+    if suffix in _FILES:
+        return _file_spec(_FILES[suffix], Path(spec).expanduser())
+    raise ValueError(f"unknown data set {spec!r}: {_suggestion(spec)}")
+
+
+def _file_spec(kind: Kind, path: Path) -> Spec:
+    if not path.is_file():
+        raise ValueError(f"data file {str(path)!r} does not exist" if not path.exists() else f"{path} is no file")
+    return Spec(kind, path.name, path)
+
+
+def _folder_spec(kind: Kind, given: str) -> Spec:
+    if not given:
+        found = [f for f in FASHION_MNIST_FOLDERS if f.is_dir()] if kind == "fashion-mnist" else []
+        if found:
+            return Spec(kind, kind, found[0])
+        if kind == "fashion-mnist":
+            places = " or ".join(map(str, FASHION_MNIST_FOLDERS))
+            raise ValueError(f"fashion-mnist is not in {places}: {_MISSING[kind]}")
+        raise ValueError(f"data set {kind!r} needs a path, {kind}:PATH: {_MISSING[kind]}")
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        state = "is no folder" if path.exists() else "does not exist"
+        raise ValueError(f"{kind}:PATH: {str(path)!r} {state}: {_MISSING[kind]}")
+    return Spec(kind, path.resolve().name if kind == "folder" else kind, path)
+
+
+def _suggestion(spec: str) -> str:
+    if spec and Path(spec).is_dir():
+        return f"did you mean 'folder:{spec}'?"
+    if spec and Path(spec).is_file():
+        return f"a data file must end in {', '.join(_FILES)}"
+    prefix, colon, rest = spec.partition(":")
+    near = get_close_matches(prefix.lower(), ["digits", *TOYS, *_FOLDERS], n=1, cutoff=0.5)
+    if not near:
+        return f"expected one of {', '.join(DATASETS)}"
+    if near[0] in _FOLDERS and near[0] != "fashion-mnist":
+        return f"did you mean '{near[0]}:{rest or 'PATH'}'?"
+    return f"did you mean '{near[0]}{colon}{rest}'?" if near[0] in _FOLDERS else f"did you mean '{near[0]}'?"
