@@ -1,0 +1,231 @@
+"""What a training run is made of, as one flat table of scalars; imports no torch.
+
+A run's ``config.toml`` holds the fields of :class:`TrainConfig`, the version of fluvial that wrote it (the
+key ``fluvial`` also marks the folder as a run) and the hash of the training data.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fluvial import __version__
+from fluvial.training.toml import dump_toml, write_text
+
+CONFIG_FILE = "config.toml"
+OBJECTIVES = ("cfm", "efm")
+PATHS = ("condot", "vp", "cosine")
+COUPLINGS = ("independent", "ot")
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Example:
+        >>> TrainConfig(data="moons", steps=500).validate()
+        >>> TrainConfig(objective="cfn").validate()
+        Traceback (most recent call last):
+        ValueError: objective must be one of cfm, efm, got 'cfn'; did you mean 'cfm'?
+    """
+
+    data: str = "digits"
+    """Data set: a name such as digits or moons, a file (x.npy, x.npz, table.csv), or folder:PATH."""
+    size: int | None = None
+    """Side length in pixels that images are cropped and resized to."""
+    held_out: int | float | None = None
+    """Data kept out of training, as a count or a share; the data set's own split by default."""
+    objective: str = "cfm"
+    """What the net is regressed on: cfm (conditional flow matching) or efm (empirical flow matching)."""
+    path: str = "condot"
+    """Probability path from noise to data: condot, vp or cosine."""
+    coupling: str = "independent"
+    """Which noise meets which datum: independent, or ot (optimal transport within the batch, cfm only)."""
+    bank_size: int = 256
+    """Data that efm averages the velocity over, for each batch."""
+    labels: bool = False
+    """Condition the net on the labels of the data."""
+    drop_labels: float = 0.1
+    """Share of labels dropped, so that the net also learns to do without them; used with --labels."""
+    width: int = 512
+    """Width of the net's hidden layers, a multiple of 8."""
+    depth: int = 3
+    """Number of residual blocks."""
+    steps: int = 2000
+    """Number of updates."""
+    batch_size: int = 256
+    """Data per update."""
+    lr: float = 2e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 100
+    """Updates over which the learning rate rises, at most half of all; it then falls linearly to 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest norm of the gradient; 0 turns clipping off."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which samples are drawn with; it warms up from 0.1."""
+    precision: str = "no"
+    """Autocast of the net: no (float32), bf16, or fp16 (GPU only)."""
+    seed: int = 0
+    """Seed of the split, the initial weights, the data order and every draw."""
+    log_every: int = 10
+    """Updates between lines of metrics.jsonl."""
+    checkpoint_every: int = 1000
+    """Updates between checkpoints; the last update always makes one."""
+    keep: int = 3
+    """Number of checkpoints kept."""
+    sample_every: int = 0
+    """Updates between samples written to samples/; 0 writes none."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs the extra: fluvial[track])."""
+
+    def validate(self) -> None:
+        """Check every field, and that the data can be found.
+
+        Raises:
+            TypeError: If a field has the wrong type.
+            ValueError: If a field has a value that cannot be trained with.
+        """
+        from fluvial.data.specs import parse_spec
+
+        self.check_values()
+        parse_spec(self.data)
+
+    def check_values(self) -> None:
+        """Check every field without looking at the disk: a run can be read where its data is absent.
+
+        Raises:
+            TypeError: If a field has the wrong type.
+            ValueError: If a field has a value that cannot be trained with.
+        """
+        _check_types(dataclasses.asdict(self))
+        _check_names(self)
+        positive = (
+            "bank_size",
+            "width",
+            "depth",
+            "steps",
+            "batch_size",
+            "log_every",
+            "checkpoint_every",
+            "keep",
+        )
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.width % 8:
+            raise ValueError(f"width must be a multiple of 8, got {self.width}")
+        for name in ("warmup", "seed", "sample_every", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr must be positive and finite, got {self.lr}")
+        for name in ("ema", "drop_labels"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        _check_data_options(self)
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
+    for name, value in values.items():
+        kind = kinds[name]
+        allowed: Any = float | int if kind is float else kind
+        # bool is a subclass of int, but steps=True is a mistake.
+        mistaken_bool = isinstance(value, bool) and kind is not bool
+        if mistaken_bool or not isinstance(value, allowed):
+            expected = kind.__name__ if isinstance(kind, type) else str(kind)
+            raise TypeError(f"{name} must be {expected}, got {value!r}")
+
+
+def _check_names(config: TrainConfig) -> None:
+    _check_name("objective", config.objective, OBJECTIVES)
+    _check_name("path", config.path, PATHS)
+    _check_name("coupling", config.coupling, COUPLINGS)
+    _check_name("precision", config.precision, PRECISIONS)
+    if config.objective == "efm" and config.coupling != "independent":
+        raise ValueError(
+            f"objective 'efm' needs coupling 'independent', got {config.coupling!r}: its target averages "
+            "over the data that independent noise could have met"
+        )
+
+
+def _check_name(field: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        close = difflib.get_close_matches(value, valid, n=1, cutoff=0.4)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{field} must be one of {', '.join(valid)}, got {value!r}{hint}")
+
+
+def _check_data_options(config: TrainConfig) -> None:
+    try:
+        config.data.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"data must be valid Unicode to be written to {CONFIG_FILE}, got {config.data!r}") from error
+    if config.size is not None and config.size < 1:
+        raise ValueError(f"size must be at least 1, got {config.size}")
+    held_out = config.held_out
+    if isinstance(held_out, float) and not 0 <= held_out < 1:
+        raise ValueError(f"held_out must be a count or a share in [0, 1), got {held_out}")
+    if held_out is not None and held_out < 0:
+        raise ValueError(f"held_out must not be negative, got {held_out}")
+
+
+def write_config(config: TrainConfig, run: Path, *, data_hash: str | None = None) -> None:
+    """Write ``run/config.toml``, replacing it in one step.
+
+    Args:
+        config: What to write.
+        run: An existing run folder.
+        data_hash: ``content_hash`` of the training data.
+    """
+    values = {"fluvial": __version__, **dataclasses.asdict(config), "data_hash": data_hash}
+    write_text(run / CONFIG_FILE, dump_toml(values))
+
+
+def read_config(run: Path) -> TrainConfig:
+    """Read the config of a run folder.
+
+    Raises:
+        ValueError: If the folder is not a run, or its config cannot be used.
+    """
+    values = read_run_table(run)
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    for key in sorted(values.keys() - {"fluvial", "data_hash"} - set(names)):
+        close = difflib.get_close_matches(key, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{run / CONFIG_FILE} has an unknown key {key!r}{hint}")
+    given = {name: values[name] for name in names if name in values}
+    try:
+        _check_types(given)
+        config = TrainConfig(**given)
+        config.check_values()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{run / CONFIG_FILE}: {error}") from error
+    return config
+
+
+def read_run_table(run: Path) -> dict[str, Any]:
+    """All keys of ``run/config.toml``, once it is known to be fluvial's.
+
+    Raises:
+        ValueError: If the folder or the file is missing, unreadable or not fluvial's.
+    """
+    file = run / CONFIG_FILE
+    if not run.is_dir():
+        raise ValueError(f"{run} is not a run folder: there is no such folder")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if "fluvial" not in values:
+        raise ValueError(f"{run} is not a run folder: {CONFIG_FILE} was not written by fluvial (no key 'fluvial')")
+    return values

@@ -1,0 +1,75 @@
+"""Data order and random streams as functions of the seed and the step: no state to save, nothing to restore.
+
+Position ``p = step * batch_size + i`` of the endless sequence of data is element ``p mod N`` of the
+permutation of epoch ``p // N``, so batches run across epochs and are never ragged. A fourth counter separates
+the streams: numpy's seed sequence treats ``(seed, k)`` and ``(seed, k, 0)`` alike, so epoch k would otherwise
+share its draws with step k.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fluvial.randomness import generator
+
+_EPOCH, _WEIGHTS, _DROPOUT = 1, 2, 3
+
+
+class DataOrder:
+    """Indices of the batches of a shuffled, endless pass over ``count`` data.
+
+    Args:
+        count: Number of data, N.
+        batch_size: Data per step.
+        seed: Seed of the permutations.
+
+    Example:
+        >>> order = DataOrder(5, 2, seed=0)
+        >>> sorted(torch.cat([order.batch(step) for step in range(5)]).tolist())
+        [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epochs: dict[int, Tensor] = {}
+
+    def batch(self, step: int) -> Int[Tensor, "B"]:
+        """Indices of step ``step`` (from 0)."""
+        first = step * self.batch_size
+        last = first + self.batch_size
+        epochs = range(first // self.count, (last - 1) // self.count + 1)
+        self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
+        offset = epochs.start * self.count
+        return torch.cat([self._epochs[epoch] for epoch in epochs])[first - offset : last - offset]
+
+    def _permutation(self, epoch: int) -> Int[Tensor, "N"]:
+        if epoch in self._epochs:
+            return self._epochs[epoch]
+        return torch.randperm(self.count, generator=generator(self.seed, epoch, 0, _EPOCH))
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """CPU generator of every draw of one step on one rank: dropped labels, noise, times, bank."""
+    return generator(seed, step, rank)
+
+
+@contextmanager
+def weights_stream(seed: int) -> Iterator[None]:
+    """Inside, torch's global CPU generator is seeded for the initial weights; afterwards it is as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(seed, 0, 0, _WEIGHTS).initial_seed())
+        yield
+
+
+@contextmanager
+def dropout_stream(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's global generators are seeded for one step's dropout; then they are as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state = generator(seed, step, rank, _DROPOUT).initial_seed()
+        torch.default_generator.manual_seed(state)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(state)
+        yield

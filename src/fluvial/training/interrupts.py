@@ -1,0 +1,61 @@
+"""Signals that wait until the training loop has saved; imports no torch."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal, after a checkpoint was written.
+
+    Args:
+        signum: The signal's number; a command exits with 128 + signum.
+        step: Updates made.
+        checkpoint: The checkpoint folder to resume from.
+    """
+
+    def __init__(self, signum: int, step: int, checkpoint: Path) -> None:
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name} at step {step}; the state is in {checkpoint}")
+        self.signum, self.step, self.checkpoint = signum, step, checkpoint
+
+
+class CaughtSignal:
+    """The first signal that arrived, if any: ``signum`` is None until then."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        # Later signals add nothing: launchers often deliver the same one twice, and the save must end.
+        if self.signum is None:
+            self.signum = signum
+
+
+@contextmanager
+def deferred_signals() -> Iterator[CaughtSignal]:
+    """Hold back SIGINT and SIGTERM; the body looks at ``signum`` when it can stop. Previous handlers come
+    back.
+
+    Outside the main thread Python allows no handlers, and none are set.
+
+    Example:
+        >>> with deferred_signals() as caught:
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     print(caught.signum == signal.SIGTERM)
+        True
+    """
+    caught = CaughtSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    previous = {signum: signal.signal(signum, caught._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for signum, handler in previous.items():
+            # None stands for a handler that was not set from Python, which cannot be put back.
+            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)

@@ -1,0 +1,102 @@
+"""What a run writes while it trains: ``metrics.jsonl`` always, TensorBoard events when asked."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fluvial.training.toml import write_text
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """Lines of ``run/metrics.jsonl`` in order; a last line cut short by a crash is left out.
+
+    Each has ``step`` (updates made), ``loss`` and ``grad_norm`` (means since the line before), ``lr`` (of the
+    last update) and ``examples_per_second``.
+
+    Raises:
+        ValueError: If a line other than the last is none of these.
+    """
+    file = run / METRICS_FILE
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    rows: list[dict[str, float]] = []
+    for number, line in enumerate(lines, start=1):
+        row = _parse(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise ValueError(f"{file} is damaged at line {number}: {line[:40]!r}")
+    return rows
+
+
+def _parse(line: str) -> dict[str, float] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+
+
+class MetricsLog:
+    """Appends figures to a run's metrics, from a given step on; what was written beyond it is cut.
+
+    Args:
+        run: The run folder.
+        step: Updates already made.
+        tensorboard: Also write TensorBoard events to ``run/tensorboard``.
+
+    Raises:
+        ValueError: If TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, run: Path, step: int, tensorboard: bool) -> None:
+        kept = [row for row in read_metrics(run) if row["step"] <= step]
+        write_text(run / METRICS_FILE, "".join(json.dumps(row) + "\n" for row in kept))
+        # Unbuffered: readers see a line at once, and nothing is left to be written on closing.
+        self._stream = open(run / METRICS_FILE, "ab", buffering=0)  # noqa: SIM115 (closed by __exit__)
+        self._events = _tensorboard_writer(run / "tensorboard", step) if tensorboard else None
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one line, visible to readers at once.
+
+        Raises:
+            OSError: If the disk refuses it.
+        """
+        try:
+            self._stream.write((json.dumps({"step": step, **values}) + "\n").encode())
+        except OSError as error:
+            raise OSError(error.errno, f"not written ({error.strerror})", self._stream.name) from error
+        if self._events is not None:
+            for name, value in values.items():
+                self._events.add_scalar(f"train/{name}", value, step)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        if self._events is not None:
+            self._events.close()
+
+
+def check_tensorboard() -> None:
+    """Check that TensorBoard can be imported.
+
+    Raises:
+        ValueError: If it is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise ValueError("tensorboard=True needs the extra 'track': pip install 'fluvial[track]'") from error
+
+
+def _tensorboard_writer(folder: Path, step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,91 @@
+"""Reading a run folder: its config, its newest checkpoint, the net to sample with and the data behind it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fluvial.data import Dataset
+from fluvial.nn import MLP
+from fluvial.paths import GaussianPath
+from fluvial.training.build import NetSpec, build_net, build_path, read_net_spec
+from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from fluvial.training.config import TrainConfig, read_config
+from fluvial.training.source import check_same_data, load_source
+from fluvial.training.state import load_net
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and its newest checkpoint.
+
+    Args:
+        folder: The run folder.
+        config: What it was trained as.
+        checkpoint: The newest checkpoint; its ``hash`` identifies the weights.
+        net_spec: What the net is built from; ``net_spec.shape`` is the shape of one datum.
+        data_hash: ``content_hash`` of the training data.
+    """
+
+    folder: Path
+    config: TrainConfig
+    checkpoint: Checkpoint
+    net_spec: NetSpec
+    data_hash: str
+
+    @property
+    def step(self) -> int:
+        """Updates made."""
+        return self.checkpoint.step
+
+    @property
+    def path(self) -> GaussianPath:
+        """The probability path that the net was trained on."""
+        return build_path(self.config)
+
+    @cached_property
+    def net(self) -> MLP:
+        """The net with its averaged weights, on the CPU, in evaluation mode.
+
+        Raises:
+            ValueError: If the file of the weights is damaged, or holds another net.
+        """
+        net = build_net(self.net_spec, self.config.seed)
+        load_net(net, self.checkpoint, "ema")
+        return net.eval().requires_grad_(False)
+
+    def dataset(self) -> Dataset:
+        """The data set, whose ``train`` is what the net was trained on.
+
+        Raises:
+            ValueError: If the data are absent, or are not those of the training.
+        """
+        data = load_source(self.config)
+        check_same_data(self.data_hash, data.train, self.checkpoint.folder)
+        return data
+
+
+def load_run(folder: Path | str) -> Run:
+    """Read a run folder and the head of its newest checkpoint; weights and data are read when they are used.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        ValueError: If it is not a run, has no checkpoint yet, or its newest checkpoint is truncated or
+            foreign.
+
+    Example:
+        >>> load_run("no/such/run")
+        Traceback (most recent call last):
+        ValueError: no/such/run is not a run folder: there is no such folder
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    newest = latest_checkpoint(folder)
+    if newest is None:
+        raise ValueError(f"{folder} has no checkpoint yet; train it with --resume {folder}")
+    checkpoint = load_checkpoint(newest)
+    spec, data_hash = checkpoint.state.get("net"), checkpoint.state.get("data_hash")
+    if not isinstance(data_hash, str):
+        raise ValueError(f"{newest} does not say which data it was trained on")
+    return Run(folder, config, checkpoint, read_net_spec(spec, newest), data_hash)

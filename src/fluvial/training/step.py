@@ -1,0 +1,70 @@
+"""One training step as one forward pass, and the one place where conditions are dropped."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from fluvial.objectives import CFM, EFM, Batch, Loss
+
+NULL_LABEL = -1
+
+
+def drop_labels(labels: Int[Tensor, "B"], share: float, *, generator: torch.Generator) -> Int[Tensor, "B"]:
+    """Replace each label by the null label -1 with probability ``share``, independently.
+
+    Args:
+        labels: Labels, shape ``(B,)``.
+        share: Probability of dropping one, in [0, 1).
+        generator: Source of the draw, on the generator's device.
+
+    Returns:
+        New labels of the same shape, dtype and device.
+
+    Source: Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3.2.
+
+    Example:
+        >>> drop_labels(torch.arange(6), 0.5, generator=torch.Generator().manual_seed(0))
+        tensor([-1,  1, -1, -1, -1,  5])
+    """
+    draw = torch.rand(labels.shape, generator=generator, device=generator.device)
+    return labels.masked_fill((draw < share).to(labels.device), NULL_LABEL)
+
+
+class TrainStep(nn.Module):
+    """A net and its objective as one module, so that data-parallel wrappers see one forward pass.
+
+    Only the net runs under autocast: the path, the coupling and the weights of a bank keep their full
+    precision.
+
+    Args:
+        net: The net, ``net(x, t, cond)``.
+        objective: What it is regressed on.
+        autocast: Makes the context that the net runs in.
+
+    Example:
+        >>> from contextlib import nullcontext
+        >>> step = TrainStep(fv.nn.MLP((2,), width=8, depth=1), fv.CFM(), nullcontext)
+        >>> step(fv.Batch(torch.zeros(4, 2)), torch.Generator().manual_seed(0)).loss.shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self, net: nn.Module, objective: CFM | EFM, autocast: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        super().__init__()
+        self.net, self._objective, self._autocast = net, objective, autocast
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Loss:
+        """The objective's loss on one batch."""
+        # Accelerate wraps this whole pass in autocast; only the net is to have it.
+        with torch.autocast(batch.x1.device.type, enabled=False):
+            return self._objective(self._velocity, batch, generator=generator)
+
+    def _velocity(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Any = None) -> Float[Tensor, "B *D"]:
+        with self._autocast():
+            velocity: Tensor = self.net(x, t, cond)
+        return velocity.to(x.dtype)

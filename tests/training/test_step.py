@@ -1,0 +1,75 @@
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+import fluvial as fv
+from fluvial.training.step import TrainStep, drop_labels
+
+
+def test_share_of_dropped_labels() -> None:
+    labels = torch.arange(100_000) % 10
+    dropped = drop_labels(labels, 0.2, generator=torch.Generator().manual_seed(0))
+    # Four standard deviations of a binomial share.
+    assert abs((dropped == -1).double().mean().item() - 0.2) < 4 * (0.2 * 0.8 / 100_000) ** 0.5
+    kept = dropped != -1
+    assert torch.equal(dropped[kept], labels[kept])
+    for label in range(10):
+        assert abs((dropped[labels == label] == -1).double().mean().item() - 0.2) < 4 * (0.16 / 10_000) ** 0.5
+
+
+def test_dropping_is_deterministic_and_changes_nothing_in_place() -> None:
+    labels = torch.arange(50)
+    one, two = (drop_labels(labels, 0.5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert torch.equal(labels, torch.arange(50))
+    assert torch.equal(drop_labels(labels, 0.0, generator=torch.Generator()), labels)
+
+
+def test_dropping_draws_the_same_amount_whatever_the_share() -> None:
+    after = []
+    for share in (0.0, 0.9):
+        generator = torch.Generator().manual_seed(0)
+        drop_labels(torch.arange(5), share, generator=generator)
+        after.append(torch.rand((), generator=generator))
+    assert after[0] == after[1]
+
+
+class _Recorder(torch.nn.Module):
+    """Remembers in which type its matrix product ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(2))
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Any = None) -> torch.Tensor:
+        out = x @ self.weight
+        self.seen.append(out.dtype)
+        return out
+
+
+def test_only_the_net_runs_in_low_precision() -> None:
+    net = _Recorder()
+    seen = []
+
+    def objective(field: Any, batch: fv.Batch, *, generator: torch.Generator) -> fv.Loss:
+        seen.append((batch.x1 @ batch.x1.T).dtype)
+        velocity = field(batch.x1, torch.zeros(3), None)
+        seen.append(velocity.dtype)
+        return fv.Loss(velocity.sum(), velocity.sum(1))
+
+    step = TrainStep(net, fv.CFM(), lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    step._objective = objective
+    # Accelerate would run the whole pass under autocast.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        step(fv.Batch(torch.ones(3, 2)), torch.Generator())
+    assert net.seen == [torch.bfloat16]
+    assert seen == [torch.float32, torch.float32]
+
+
+def test_loss_is_the_objective_s() -> None:
+    net, batch = fv.nn.MLP((2,), width=8, depth=1), fv.Batch(torch.randn(6, 2))
+    loss = TrainStep(net, fv.CFM(), nullcontext)(batch, torch.Generator().manual_seed(5)).loss
+    expected = fv.CFM()(net, batch, generator=torch.Generator().manual_seed(5)).loss
+    assert torch.equal(loss, expected)
