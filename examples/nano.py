@@ -1,17 +1,20 @@
 """Conditional Flow Matching on two moons, whole and without fluvial: the method in a page.
 
-A velocity field v(x, t) carries noise (t = 0) to data (t = 1) along dx/dt = v(x, t). It is learned by regression: draw a noise x0,
-a datum x1 and a time t, put a point on the straight line between them, xt = (1 - t) x0 + t x1, and ask the net for the line's
-velocity x1 - x0. Many lines cross at a point, so the net learns their mean there, and that mean field has the right
-marginals at every time. Sampling integrates the field from fresh noise with Heun's method.
+A velocity field v(x, t) carries noise (t = 0) to data (t = 1) along dx/dt = v(x, t). It is learned by regression:
+draw a noise x0, a datum x1 and a time t, put a point on the straight line between them, xt = (1 - t) x0 + t x1, and
+ask the net for the line's velocity x1 - x0. Many lines cross at a point, so the net learns their mean there, and
+that mean field has the right marginals at every time. Sampling integrates the field from fresh noise with Heun's
+method.
 
-The last lines do what fluvial is about: they compare the net with the exact field of the training data, which is known in
-closed form: u(x, t) = (sum_i w_i x_i - x) / (1 - t) with w = softmax(-|x - t x_i|^2 / (2 (1 - t)^2)). It only copies its data.
+The last lines do what fluvial is about: they compare the net with the exact field of the training data, which is
+known in closed form: u(x, t) = (sum_i w_i x_i - x) / (1 - t) with w = softmax(-|x - t x_i|^2 / (2 (1 - t)^2)). It
+only copies its data.
 
 Run: python examples/nano.py [out.png]     (half a minute on a laptop)
 """
 
 import sys
+from itertools import pairwise
 
 import torch
 from sklearn.datasets import make_moons
@@ -65,7 +68,7 @@ def train(data: Tensor, generator: torch.Generator) -> Velocity:
 def sample(velocity: nn.Module, x: Tensor, steps: int = 50) -> Tensor:
     """Integrate dx/dt = v(x, t) from t = 0 to 1 with Heun's method."""
     times = torch.linspace(0, 1, steps + 1)
-    for start, end in zip(times[:-1], times[1:], strict=True):
+    for start, end in pairwise(times):
         first = velocity(x, start.expand(len(x)))
         second = velocity(x + (end - start) * first, end.expand(len(x)))
         x = x + (end - start) * (first + second) / 2

@@ -57,8 +57,8 @@ class MLP(nn.Module):
     def __init__(
         self,
         shape: tuple[int, ...],
-        width: int = 512,
-        depth: int = 3,
+        width: int = 256,
+        depth: int = 6,
         *,
         classes: int | None = None,
         time_scale: float = 1000.0,

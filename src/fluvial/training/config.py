@@ -52,15 +52,15 @@ class TrainConfig:
     """Condition the net on the labels of the data."""
     drop_labels: float = 0.1
     """Share of labels dropped, so that the net also learns to do without them; used with --labels."""
-    width: int = 512
+    width: int = 256
     """Width of the net's hidden layers, a multiple of 8."""
-    depth: int = 3
+    depth: int = 6
     """Number of residual blocks."""
     steps: int = 2000
     """Number of updates."""
     batch_size: int = 256
     """Data per update."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """Peak learning rate of AdamW."""
     warmup: int = 100
     """Updates over which the learning rate rises, at most half of all; it then falls linearly to 0."""

@@ -1,0 +1,110 @@
+"""The demo's pictures: samples, each beside its nearest training digit, losses, and the gap to the exact field."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fluvial.audits import Finding
+
+PAIRS = 10
+GRID = 64
+
+
+def draw_samples_figure(sets: "Mapping[str, Tensor]") -> Callable[[Any], None]:
+    """Grids of the first 64 images of every set, two sets to a row."""
+
+    def fill(figure: Any) -> None:
+        figure.get_layout_engine().set(wspace=0.06, hspace=0.05)
+        for ax in figure.subplots(-(-len(sets) // 2), 2, squeeze=False).flat:
+            ax.set_axis_off()
+        for ax, (name, x) in zip(figure.axes, sets.items(), strict=False):
+            _show(ax, _mosaic(x[:GRID], columns=8))
+            ax.set_title(name)
+
+    return fill
+
+
+def _mosaic(x: "Tensor", columns: int) -> Any:
+    """Grey images (N, 1, H, W) side by side; the gaps are NaN, which is drawn as nothing."""
+    import numpy as np
+
+    from fluvial.data import to_uint8
+
+    pictures = to_uint8(x[:, 0]).numpy()
+    count, height, width = pictures.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * (height + 1), number % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def _show(axes: Any, picture: Any) -> None:
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+
+
+def draw_nearest(sets: "Mapping[str, Tensor]", train: "Tensor") -> Callable[[Any], None]:
+    """For every set, a row of samples and under each its nearest training digit, with their distance."""
+    import torch
+
+    from fluvial.data import to_uint8
+    from fluvial.metrics import nearest_neighbours
+
+    def fill(figure: Any) -> None:
+        for part, (name, x) in zip(figure.subfigures(len(sets), 1, squeeze=False).flat, sets.items(), strict=True):
+            found = nearest_neighbours(x[:PAIRS], train)
+            part.suptitle(f"{name}: samples, and under each the nearest training digit", fontsize="medium")
+            grid = part.subplots(2, PAIRS)
+            pictures = to_uint8(torch.cat([x[:PAIRS], train[found.index]])[:, 0]).numpy()
+            for ax, picture in zip(grid.flat, pictures, strict=True):
+                _show(ax, picture)
+                ax.set(xticks=[], yticks=[])
+                ax.spines[:].set_visible(False)
+            for ax, distance in zip(grid[0], found.distance.tolist(), strict=True):
+                ax.set_xlabel(f"{distance:.1f}", labelpad=2)
+
+    return fill
+
+
+def draw_losses(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Callable[[Any], None]:
+    """Training loss of every model against the step, as logged and as a running mean."""
+
+    def draw(axes: Any) -> None:
+        for number, (name, rows) in enumerate(curves.items()):
+            steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+            axes.plot(steps, losses, color=f"C{number}", alpha=0.3, linewidth=1)
+            axes.plot(steps, _running_mean(losses), color=f"C{number}", label=name)
+        axes.set(xlabel="step", ylabel="training loss (squared error per pixel)")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+
+    return draw
+
+
+def _running_mean(values: Sequence[float]) -> list[float]:
+    """Exponential mean over about a twentieth of the curve, without bias towards the start."""
+    weight = 1 - 2 / (max(1.0, len(values) / 20) + 1)
+    means: list[float] = []
+    total = norm = 0.0
+    for value in values:
+        total, norm = weight * total + (1 - weight) * value, weight * norm + 1 - weight
+        means.append(total / norm)
+    return means
+
+
+def draw_gaps(findings: "Mapping[str, Finding]") -> Callable[[Any], None]:
+    """Squared gap to the exact field against t, for every model, on training and held-out digits."""
+
+    def draw(axes: Any) -> None:
+        for number, (name, finding) in enumerate(findings.items()):
+            for key, style, words in (("train", "-", "training"), ("held_out", "--", "held-out")):
+                gap = finding.data[key]["gap"]
+                axes.plot(finding.data["t"], gap, style, color=f"C{number}", label=f"{name}, {words} digits")
+        axes.set_yscale("log", nonpositive="clip")
+        axes.set(xlabel="t (0 noise, 1 data)", ylabel=r"squared gap $E\,\|u_\theta - u^*\|^2$", xlim=(0, 1))
+        axes.legend(ncols=2)
+
+    return draw

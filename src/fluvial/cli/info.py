@@ -1,0 +1,111 @@
+"""``fluvial info``: what is in the folder of a run."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from fluvial.cli.folders import size_on_disk
+from fluvial.cli.render import console, format_value
+from fluvial.training.config import TrainConfig, read_config
+
+
+@dataclass(frozen=True)
+class Info:
+    """Show what a run is: data, objective, net, progress, losses, checkpoints and size."""
+
+    EPILOGUE: ClassVar[str] = """\
+examples:
+  fluvial info runs/a
+  fluvial info runs/a --json
+"""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run."""
+    json: bool = False
+    """Print JSON on stdout instead of a table."""
+
+    def validate(self, given: tuple[str, ...] = ()) -> None:
+        """Refuses a folder that holds no run."""
+        read_config(self.run)
+
+    def execute(self) -> int:
+        """Prints the table."""
+        values = describe_run(self.run)
+        if self.json:
+            print(json.dumps(values, indent=2))
+            return 0
+        from rich.table import Table
+
+        table = Table(title=f"run {self.run}", show_header=False, title_justify="left")
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for name, text in _rows(values):
+            table.add_row(name, text)
+        console().print(table)
+        return 0
+
+
+def describe_run(run: Path) -> dict[str, Any]:
+    """What the table shows, as plain values; a run without a checkpoint yet is described as far as it goes.
+
+    Raises:
+        ValueError: If the folder holds no run, or the last checkpoint is damaged.
+    """
+    from fluvial.training.checkpoints import list_checkpoints, load_checkpoint
+    from fluvial.training.logs import read_metrics
+
+    config = read_config(run)
+    folders = list_checkpoints(run)
+    last = load_checkpoint(folders[-1]) if folders else None
+    losses = read_metrics(run)
+    parameters = None if last is None else sum(value.numel() for value in last.tensors("ema").values())
+    step = 0 if last is None else last.step
+    return {
+        "run": str(run),
+        "config": asdict(config),
+        "parameters": parameters,
+        "step": step,
+        "steps": config.steps,
+        "finished": step >= config.steps,
+        "checkpoints": [folder.name for folder in folders],
+        "checkpoint_hash": None if last is None else last.hash,
+        "first_loss": _point(losses[0]) if losses else None,
+        "last_loss": _point(losses[-1]) if losses else None,
+        "bytes": size_on_disk(run),
+    }
+
+
+def _point(row: dict[str, float]) -> dict[str, float]:
+    return {"step": row["step"], "loss": row["loss"]}
+
+
+def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    config = TrainConfig(**values["config"])
+    size = f", size {config.size}" if config.size else ""
+    objective = f"{config.objective}, path {config.path}, coupling {config.coupling}"
+    parameters = "no checkpoint yet" if values["parameters"] is None else f"{values['parameters']:,} parameters"
+    if values["finished"]:
+        state = "finished: every step is done"
+    else:
+        state = f"resumable: fluvial train --resume {values['run']}"
+    return [
+        ("data", f"{config.data}{size}, split seed {config.seed}"),
+        ("objective", objective + (f", bank of {config.bank_size}" if config.objective == "efm" else "")),
+        ("labels", "yes" if config.labels else "no"),
+        ("net", f"MLP, width {config.width}, depth {config.depth}, {parameters}"),
+        ("optimiser", f"AdamW, lr {config.lr:g}, batch size {config.batch_size}, EMA {config.ema:g}"),
+        ("step", f"{values['step']:,} of {values['steps']:,}"),
+        ("loss, first", _loss(values["first_loss"])),
+        ("loss, last", _loss(values["last_loss"])),
+        ("checkpoints", ", ".join(values["checkpoints"]) or "none"),
+        ("hash of the last", (values["checkpoint_hash"] or "none")[:16]),
+        ("size on disk", f"{values['bytes'] / 1e6:.1f} MB"),
+        ("state", state),
+    ]
+
+
+def _loss(point: dict[str, float] | None) -> str:
+    return "none yet" if point is None else f"{format_value(point['loss'])} (step {point['step']:,})"

@@ -1,0 +1,97 @@
+"""Writes samples as a picture, an array file or a folder of images, whole or not at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fluvial.cli.folders import written_aside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fluvial.data import Standardization
+    from fluvial.training import Run
+
+_NEEDS_DATA = (".npy", ".npz", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the samples of a run are.
+
+    Args:
+        name: Short name of the data they imitate.
+        kind: ``"image"``, ``"points"`` or ``"table"``.
+        shape: Shape of one sample.
+        table: Map to original units, of a table.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    table: "Standardization | None" = None
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether samples can be shown in one picture: images, or points in the plane."""
+        return self.kind == "image" or self.shape == (2,)
+
+
+def form_of(run: "Run") -> Form:
+    """The form of a run's samples; the data are read only where the run alone does not tell."""
+    shape, data = run.net_spec.shape, run.config.data
+    if Path(data).suffix.lower() in _NEEDS_DATA and ":" not in data:
+        dataset = run.dataset()
+        return Form(dataset.name, dataset.kind, dataset.shape, dataset.table)
+    return Form(data.partition(":")[0], "image" if len(shape) == 3 else "points", shape)
+
+
+def check_form(form: Form, out: Path) -> None:
+    """Raises ValueError if such samples cannot be written as ``out`` asks for."""
+    if out.suffix == ".png" and not form.has_picture:
+        raise ValueError(f"--out {out}: samples of shape {form.shape} have no picture; write an .npz")
+    if out.suffix == "" and form.kind != "image":
+        raise ValueError(f"--out {out}: only images can be written to a folder; write an .npz")
+
+
+def write_samples(form: Form, x: "Tensor", out: Path, label: int | None = None) -> None:
+    """Writes samples, replacing ``out`` in one step.
+
+    Args:
+        form: What they are.
+        x: Samples as the model makes them, shape (n, *shape).
+        out: ``NAME.png``, ``NAME.npz`` or a folder without suffix.
+        label: Class of the samples, stored in an ``.npz``.
+    """
+    import numpy as np
+
+    from fluvial.data import save_grid, save_images
+
+    with written_aside(out) as aside:
+        if out.suffix == ".npz":
+            labels: dict[str, Any] = {} if label is None else {"labels": np.full(len(x), label, np.int64)}
+            np.savez_compressed(aside, x=_original(form, x), **labels)
+        elif form.kind != "image":
+            _scatter(form, _original(form, x), aside)
+        elif out.suffix == ".png":
+            save_grid(x, aside)
+        else:
+            save_images(x, aside)
+
+
+def _original(form: Form, x: "Tensor") -> Any:
+    """Float32 array: a table's rows in their own units, anything else as the model has it."""
+    values = x.numpy()
+    return values if form.table is None else form.table.inverse(values).astype(values.dtype)
+
+
+def _scatter(form: Form, points: Any, path: Path) -> None:
+    from fluvial.audits.drawing import draw_png
+
+    def draw(axes: Any) -> None:
+        axes.scatter(points[:, 0], points[:, 1], s=5, alpha=0.6, linewidths=0)
+        names = ("x", "y") if form.table is None else form.table.columns
+        axes.set(xlabel=names[0], ylabel=names[1], title=f"{len(points)} samples, {form.name}")
+        axes.set_aspect("equal" if form.table is None else "auto")
+
+    path.write_bytes(draw_png(draw, size=(5.0, 5.0)))

@@ -1,0 +1,108 @@
+"""``fluvial train``: trains a run, or continues one."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
+
+from fluvial.cli.folders import check_writable
+from fluvial.cli.render import format_seconds, format_value, renderer
+from fluvial.data.specs import DATASETS
+from fluvial.training.config import TrainConfig, read_config
+from fluvial.training.folders import check_run_folder
+
+if TYPE_CHECKING:
+    from fluvial.training.trainer import TrainResult
+
+
+_DATA = "\n".join(f"  {form:<22}{meaning}" for form, meaning in DATASETS.items())
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a flow-matching model on a data set, or continue a run that was interrupted."""
+
+    EPILOGUE: ClassVar[str] = f"""\
+data:
+{_DATA}
+
+examples:
+  fluvial train --data digits --objective cfm --steps 2000 --out runs/a
+  fluvial train --data digits --objective efm --bank-size 256 --out runs/b --seed 1
+  fluvial train --data folder:photos --size 32 --out runs/c
+  fluvial train --resume runs/a
+
+Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothing had happened.
+"""
+
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(required unless --resume)", metavar="FOLDER")] = None
+    """Folder of the new run: config.toml, metrics.jsonl, checkpoints and samples go there."""
+    resume: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(alone)", metavar="RUN")] = None
+    """Continue the run in this folder from its last checkpoint, with the settings of its config.toml."""
+    overwrite: bool = False
+    """Replace the run that --out holds; other folders are never removed."""
+    json: bool = False
+    """Print the result as JSON on stdout."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    """Settings of the run."""
+
+    def validate(self, given: tuple[str, ...] = ()) -> None:
+        """Refuses bad settings and folders.
+
+        Raises:
+            ValueError: If a setting is outside its range, or a folder cannot be used.
+        """
+        if self.resume is not None:
+            settings = [option for option in given if option not in ("--resume", "--json")]
+            if settings:
+                raise ValueError(
+                    f"{settings[0]} cannot be given with --resume: the settings come from {self.resume}/config.toml"
+                )
+            read_config(self.resume).validate()
+            return
+        if self.out is None:
+            raise ValueError("--out FOLDER is required for a new run (or --resume RUN); see fluvial train --help")
+        self.config.validate()
+        check_run_folder(self.out, self.overwrite)
+        check_writable(self.out)
+
+    def execute(self) -> int:
+        """Trains and prints what came of it; after a signal, what was saved and how to go on."""
+        from fluvial.training import Interrupted
+
+        start = time.monotonic()
+        try:
+            result = self._fit()
+        except Interrupted as stop:
+            saved = f"saved step {stop.step} in {stop.checkpoint}"
+            print(f"fluvial: interrupted: {saved}; continue with: fluvial train --resume {self._run}", file=sys.stderr)
+            return 128 + stop.signum
+        seconds = time.monotonic() - start
+        if self.json:
+            values = {"run": str(result.run), "step": result.step, "loss": result.loss, "seconds": round(seconds, 3)}
+            print(json.dumps({**values, "checkpoint": str(result.checkpoint)}, indent=2))
+            return 0
+        print(
+            f"{result.run}: step {result.step}, final loss {format_value(result.loss)}, "
+            f"{format_seconds(seconds)}; next: fluvial sample {result.run} --n 64"
+        )
+        return 0
+
+    @property
+    def _run(self) -> Path:
+        folder = self.out if self.resume is None else self.resume
+        if folder is None:
+            raise ValueError("--out or --resume is required")
+        return folder
+
+    def _fit(self) -> "TrainResult":
+        from fluvial.training import Trainer
+
+        config = self.config if self.resume is None else read_config(self.resume)
+        with renderer() as progress:
+            trainer = Trainer(config, self._run, progress=progress)
+            return trainer.fit(resume=self.resume is not None, overwrite=self.overwrite)

@@ -1,0 +1,181 @@
+"""Samples do not depend on the batch; every output form is whole, has its sidecar, and is never overwritten unasked."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluvial.cli.drawing import Solver, draw_samples
+from fluvial.cli.sample import Sample
+from fluvial.data import to_uint8
+from fluvial.fields import ExactField, Guided, Hybrid
+from fluvial.randomness import noise
+from fluvial.solvers import ADAPTIVE_METHODS, FIXED_METHODS, solve
+from fluvial.training import load_run
+
+
+def _array(path):
+    with np.load(path) as arrays:
+        return arrays["x"]
+
+
+def test_solver_choices_are_those_of_the_library():
+    import typing
+
+    choices = typing.get_args(typing.get_type_hints(Sample)["solver"])
+    assert set(choices) == {*FIXED_METHODS, *ADAPTIVE_METHODS}
+
+
+def test_batch_size_and_number_change_no_bit(fluvial, digits_run, tmp_path):
+    def draw(name, *options):
+        assert fluvial("sample", digits_run, "--steps", 4, "--out", tmp_path / name, *options).status == 0
+        return _array(tmp_path / name)
+
+    whole = draw("whole.npz", "--n", 45)
+    for size in (1, 7, 13, 44):
+        assert np.array_equal(draw(f"{size}.npz", "--n", 45, "--batch-size", size), whole)
+    assert np.array_equal(draw("few.npz", "--n", 5), whole[:5])
+    assert not np.array_equal(draw("other.npz", "--n", 45, "--seed", 1), whole)
+
+
+def test_samples_are_those_of_the_library(fluvial, digits_run, tmp_path):
+    out = tmp_path / "x.npz"
+    fluvial("sample", digits_run, "--n", 8, "--solver", "rk4", "--steps", 3, "--seed", 5, "--out", out)
+    run = load_run(digits_run)
+    expected = solve(run.net, noise(5, 0, 8, (1, 8, 8)), steps=3, method="rk4").x
+    assert np.array_equal(_array(out), expected.numpy())
+
+
+def test_sidecar(fluvial, digits_run, tmp_path):
+    out = tmp_path / "deep" / "x.png"
+    outcome = fluvial(
+        "sample", digits_run, "--n", 9, "--steps", 3, "--label", 2, "--guidance", 1.5, "--json", "--out", out
+    )
+    sidecar = json.loads(out.with_suffix(".json").read_text())
+    assert json.loads(outcome.out) == sidecar
+    state = load_run(digits_run).checkpoint.folder / "state.json"
+    assert sidecar["checkpoint_hash"] == hashlib.sha256(state.read_bytes()).hexdigest()
+    known = {"step": 4, "n": 9, "solver": "heun", "steps": 3, "seed": 0, "label": 2, "guidance": 1.5, "file": "x.png"}
+    assert known.items() <= sidecar.items()
+    assert sidecar["evaluations"] == 6 and "127.5" in sidecar["uint8"]
+
+
+def test_png_grid_shows_the_array(fluvial, digits_run, tmp_path):
+    for name in ("a.npz", "b.png"):
+        assert fluvial("sample", digits_run, "--n", 4, "--steps", 2, "--out", tmp_path / name).status == 0
+    with Image.open(tmp_path / "b.png") as picture:
+        grid = np.asarray(picture)
+    first = to_uint8(torch.from_numpy(_array(tmp_path / "a.npz"))[0, 0]).numpy()
+    scale = 6  # 8 pixels are enlarged to 48, after a line of 2
+    assert np.array_equal(grid[2 : 2 + 48 : scale, 2 : 2 + 48 : scale], first)
+
+
+def test_folder_of_images(fluvial, digits_run, tmp_path):
+    out = tmp_path / "many"
+    assert fluvial("sample", digits_run, "--n", 3, "--steps", 2, "--out", out).status == 0
+    assert [file.name for file in sorted(out.iterdir())] == ["000000.png", "000001.png", "000002.png"]
+    assert (tmp_path / "many.json").is_file()
+    assert fluvial("sample", digits_run, "--n", 2, "--steps", 2, "--out", out, "--overwrite").status == 0
+    assert len(list(out.iterdir())) == 2
+
+
+def test_a_folder_of_other_files_is_never_replaced(fluvial, digits_run, tmp_path):
+    out = tmp_path / "photos"
+    out.mkdir()
+    assert fluvial("sample", digits_run, "--n", 1, "--steps", 1, "--out", out).status == 0
+    (out / "wedding.png").write_text("dear")
+    (tmp_path / "photos.json").unlink()
+    for option in ([], ["--overwrite"]):
+        assert "'wedding.png'" in fluvial("sample", digits_run, "--n", 1, "--out", out, *option).error
+    assert (out / "wedding.png").read_text() == "dear"
+    assert fluvial("sample", digits_run, "--out", digits_run, "--overwrite").status == 2
+
+
+def test_labels_are_stored(fluvial, digits_run, tmp_path):
+    fluvial("sample", digits_run, "--n", 3, "--steps", 2, "--label", 7, "--out", tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["labels"].tolist() == [7, 7, 7] and arrays["x"].dtype == np.float32
+
+
+def test_points_become_a_scatter_plot(fluvial, moons_run, tmp_path):
+    assert fluvial("sample", moons_run, "--n", 20, "--steps", 2, "--out", tmp_path / "x.png").status == 0
+    with Image.open(tmp_path / "x.png") as picture:
+        assert picture.size == (1000, 1000)
+
+
+def test_tables_return_in_their_own_units(fluvial, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) * [1, 10, 100] + [0, 1000, -5000]
+    np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header="a,b,c", comments="")
+    run, out = tmp_path / "run", tmp_path / "x.npz"
+    tiny = ["--steps", 2, "--width", 8, "--depth", 1, "--batch-size", 8]
+    assert fluvial("train", "--data", tmp_path / "t.csv", "--out", run, *tiny).status == 0
+    assert fluvial("sample", run, "--n", 50, "--hybrid-tau", 0.999, "--steps", 20, "--out", out).status == 0
+    # with the exact field nearly to the end, all but samples midway between two rows lie on one
+    distance = np.abs((_array(out)[:, None] - rows) / rows.std(0)).max(2).min(1)
+    assert np.median(distance) < 0.01
+
+
+def test_default_output_is_in_the_run(fluvial, tmp_path):
+    run = tmp_path / "run"
+    tiny = ["--steps", 2, "--width", 8, "--depth", 1, "--batch-size", 8]
+    assert fluvial("train", "--data", "moons", "--out", run, *tiny).status == 0
+    outcome = fluvial("sample", run, "--n", 4, "--steps", 2)
+    (picture,) = (run / "samples").glob("*.png")
+    assert str(picture) in outcome.out and picture.with_suffix(".json").is_file()
+    assert "already exists" in fluvial("sample", run, "--n", 4, "--steps", 2).error
+    assert fluvial("sample", run, "--n", 4, "--steps", 2, "--seed", 1).status == 0
+
+
+def test_existing_files_need_overwrite(fluvial, digits_run, tmp_path):
+    out = tmp_path / "x.npz"
+    out.write_bytes(b"mine")
+    assert "already exists" in fluvial("sample", digits_run, "--n", 2, "--steps", 1, "--out", out).error
+    assert out.read_bytes() == b"mine"
+    assert fluvial("sample", digits_run, "--n", 2, "--steps", 1, "--out", out, "--overwrite").status == 0
+    assert len(_array(out)) == 2
+    # another output with the same sidecar would take this one's record away
+    assert "x.json" in fluvial("sample", digits_run, "--n", 2, "--steps", 1, "--out", tmp_path / "x.png").error
+
+
+def test_hybrid_follows_the_exact_field_first(fluvial, digits_run, tmp_path):
+    out = tmp_path / "x.npz"
+    fluvial("sample", digits_run, "--n", 8, "--steps", 10, "--hybrid-tau", 0.6, "--out", out)
+    run = load_run(digits_run)
+    field = Hybrid(ExactField(run.dataset().train.x), run.net, 0.6)
+    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=10, method="heun").x
+    assert np.array_equal(_array(out), expected.numpy())
+
+
+def test_guidance_is_the_librarys(fluvial, digits_run, tmp_path):
+    out = tmp_path / "x.npz"
+    options = ["--n", 8, "--steps", 5, "--label", 3, "--guidance", 4]
+    fluvial("sample", digits_run, *options, "--out", out)
+    field = Guided(load_run(digits_run).net, 4.0)
+    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=5, method="heun", cond=torch.full((8,), 3)).x
+    assert np.array_equal(_array(out), expected.numpy())
+
+
+def test_samples_that_diverge_are_an_error(fluvial, digits_run, tmp_path):
+    out = tmp_path / "x.npz"
+    options = ["--n", 2, "--label", 3, "--guidance", "1e38"]
+    assert fluvial("sample", digits_run, *options, "--out", out).status == 2
+    assert not out.exists() and not out.with_suffix(".json").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_ends_at_the_number_of_samples():
+    reports = []
+    field = ExactField(torch.zeros(1, 2))
+    draw_samples(field, 10, (2,), solver=Solver("euler", 3), batch_size=8, progress=reports.append)
+    steps = [report.step for report in reports]
+    assert steps == sorted(steps) and steps[-1] == 10 and {report.total for report in reports} == {10}
+
+
+def test_adaptive_solver_matches_fixed_steps(fluvial, digits_run, tmp_path):
+    fluvial("sample", digits_run, "--n", 4, "--solver", "dopri5", "--out", tmp_path / "a.npz")
+    fluvial("sample", digits_run, "--n", 4, "--solver", "rk4", "--steps", 100, "--out", tmp_path / "b.npz")
+    assert _array(tmp_path / "a.npz") == pytest.approx(_array(tmp_path / "b.npz"), abs=1e-3)
