@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluvial.randomness import generator, noise
@@ -20,12 +20,19 @@ def test_order_of_counters_matters() -> None:
     assert not torch.equal(torch.rand(4, generator=generator(0, 1, 2)), torch.rand(4, generator=generator(0, 2, 1)))
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 100), start=st.integers(0, 50), count=st.integers(0, 20))
 def test_a_row_of_noise_depends_on_seed_and_position_alone(seed: int, start: int, count: int) -> None:
-    rows = noise(seed, start, count, (2, 3))
-    assert rows.shape == (count, 2, 3)
-    whole = noise(seed, 0, start + count, (2, 3))
-    assert torch.equal(rows, whole[start:])
+    shape = (64, 64, 2)  # eight rows to a block
+    rows = noise(seed, start, count, shape)
+    assert rows.shape == (count, *shape)
+    assert torch.equal(rows, noise(seed, 0, 70, shape)[start : start + count])
+
+
+def test_no_row_of_noise_comes_twice() -> None:
+    """One generator a row repeated a row here: torch keeps 32 bits of a seed."""
+    rows = noise(0, 0, 100_000, (2,))
+    assert len(torch.unique(rows, dim=0)) == len(rows)
 
 
 def test_noise_is_standard_normal() -> None:

@@ -45,6 +45,7 @@ def test_capabilities_are_those_of_the_side_they_concern() -> None:
     assert singular_at_end(guided) and guided.path is exact.path
     assert breakpoints(guided) == (0.1, 0.7)
     assert breakpoints(fv.Hybrid(guided, guided, 0.5)) == (0.1, 0.5, 0.7)
+    assert breakpoints(fv.Guided(guided, 2.0, interval=(0.3, 1.0))) == (0.1, 0.3, 0.7)
 
 
 def test_guidance_extrapolates_inside_its_interval_alone() -> None:
@@ -57,6 +58,33 @@ def test_guidance_extrapolates_inside_its_interval_alone() -> None:
     assert fv.Guided(field, 1.0)(x, t, cond).flatten().tolist() == [3.0] * 4
     assert fv.Guided(field, 0.0)(x, t, cond).flatten().tolist() == [1.0] * 4
     assert fv.Guided(field, 5.0)(x, t).flatten().tolist() == [1.0] * 4
+
+
+def test_guidance_keeps_the_precision_of_its_points() -> None:
+    def field(x: torch.Tensor, t: torch.Tensor, cond: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.full_like(x, 0.0 if cond is None else 1.0)
+
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    assert fv.Guided(field, 1.1)(x, x[0], torch.zeros(1)).item() == 1.1
+
+
+def test_tau_of_one_is_the_first_field_to_the_end() -> None:
+    g = torch.Generator().manual_seed(0)
+    exact = fv.ExactField(torch.randn(10, 2, generator=g))
+    x0 = torch.randn(6, 2, generator=g)
+    for method in ("heun", "rk4"):
+        end = fv.solve(fv.Hybrid(lambda x, t, cond=None: -x, exact, 1.0), x0, method=method).x
+        torch.testing.assert_close(end, fv.solve(lambda x, t, cond=None: -x, x0, method=method).x)
+
+
+def test_log_priors_follow_their_rows_through_a_hybrid() -> None:
+    g = torch.Generator().manual_seed(0)
+    exact, other = (fv.ExactField(torch.randn(5, 2, generator=g)) for _ in range(2))
+    x, prior = torch.randn(6, 2, generator=g), torch.randn(6, 5, generator=g)
+    t = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.7])
+    found = fv.Hybrid(exact, other, 0.5)(x, t, prior)
+    torch.testing.assert_close(found[::2], exact(x, t, prior)[::2])
+    torch.testing.assert_close(found[1::2], other(x, t, prior)[1::2])
 
 
 def test_guided_exact_field_with_all_scale_on_the_condition_reaches_the_class() -> None:

@@ -189,9 +189,89 @@ def test_float32_support_serves_float64_points() -> None:
     torch.testing.assert_close(field(x, t), fv.ExactField(support.float().double())(x, t), rtol=1e-10, atol=1e-10)
 
 
+def test_derivatives_and_divergence_are_the_same_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    support, x, t = problem(40, 3, 7)
+    direction = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    late = torch.full_like(t, 0.97)
+    labels = torch.arange(40) // 20  # class 1 is in the last tiles alone
+    cond = torch.tensor([1, 1, 0, -1, 1, 0, 1])
+
+    def everything(t: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        field = fv.ExactField(support, labels=labels)
+        value, moved = torch.func.jvp(lambda x, t: field(x, t, cond), (x, t), (direction, torch.ones_like(t)))
+        return value, moved, field.divergence(x, t, cond), field.posterior(x, t, cond).log_density
+
+    for times in (t, late):
+        whole = everything(times)
+        with monkeypatch.context() as patched:
+            patched.setattr("fluvial.smoothing.tiles._TILE_BYTES", 8 * 6 * 2)
+            patched.setattr("fluvial.smoothing.tiles._LEAST_POINTS", 6)
+            tiled = everything(times)
+        for a, b in zip(tiled, whole, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 64])
+@pytest.mark.parametrize("jitter", [0.0, 1e-4])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_float32_keeps_its_digits_late_among_near_duplicates(d: int, jitter: float, offset: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(60, d, generator=g).repeat(5, 1)
+    support = base + jitter * torch.randn(base.shape, generator=g) + offset
+    for t in (0.99, 0.999, 0.9999, 1 - 1e-6):
+        time = torch.full((20,), t)
+        x = fv.CondOT().sample(torch.randn(20, d, generator=g), support[:20], time).xt
+        truth = fv.ExactField(support.double())(x.double(), time.double())
+        found = fv.ExactField(support)(x, time)
+        assert (found - truth).norm() / truth.norm() < 1e-4, t
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_any_scale_of_the_data(scale: float) -> None:
+    support, _, t = problem(rows=5)
+    g = torch.Generator().manual_seed(3)
+    x = fv.CondOT().sample(torch.randn(5, 3, generator=g, dtype=torch.float64), scale * support[:5], t).xt
+    truth = fv.ExactField(scale * support)(x, t)
+    found = fv.ExactField((scale * support).float())(x.float(), t.float())
+    assert (found - truth).norm() / truth.norm() < 1e-4
+
+
+def test_one_point_has_a_posterior_at_the_end_and_no_row_is_no_error() -> None:
+    field = fv.ExactField(torch.tensor([[3.0, 4.0]]))
+    assert field.posterior(torch.ones(1, 2), torch.tensor(1.0)).mean.tolist() == [[3.0, 4.0]]
+    assert field(torch.zeros(0, 2), torch.zeros(0)).shape == (0, 2)
+    prior = torch.log(torch.full((3,), 1 / 3))
+    ended = fv.ExactField(torch.eye(3), log_prior=prior).posterior(torch.eye(3)[:1], 1.0)
+    assert ended.log_density.item() == math.inf
+
+
+def test_a_number_is_a_time_and_float64_times_serve_float32_points() -> None:
+    support, x, _ = problem()
+    field, x = fv.ExactField(support.float()), x.float()
+    assert torch.equal(field(x, 0.5), field(x, torch.tensor(0.5)))
+    found = field(x, torch.full((5,), 0.3, dtype=torch.float64))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, field(x, 0.3))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: fv.ExactField(torch.zeros(3, 2))(torch.zeros(1, 2), 1.5),
+            r"t must be in \[0, 1\], got values from 1.5 to 1.5",
+        ),
+        (lambda: fv.ExactField(torch.zeros(3, 2))(torch.zeros(1, 2), torch.zeros(1).long()), "t must be floating"),
+        (
+            lambda: fv.ExactField(
+                torch.zeros(2, 2), labels=torch.tensor([0, 1]), log_prior=torch.tensor([0.0, -math.inf])
+            )(torch.zeros(1, 2), 0.5, torch.tensor([1])),
+            "label 1 has no point",
+        ),
+        (
+            lambda: fv.ExactField(torch.zeros(3, 2))(torch.zeros(1, 2), 0.5, torch.full((1, 3), math.inf)),
+            "below infinity",
+        ),
         (lambda: fv.ExactField(torch.zeros(0, 2)), "at least one point, got \\(0, 2\\)"),
         (lambda: fv.ExactField(torch.tensor([[1.0], [math.nan]])), "NaN or infinity in 1 of 2 points"),
         (

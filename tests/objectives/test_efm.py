@@ -127,22 +127,36 @@ def test_without_an_index_the_own_datum_is_found_also_among_duplicates() -> None
 
 
 @pytest.mark.parametrize("d", [2, 3072])
-def test_float32_target_keeps_its_digits_until_the_end(d: int) -> None:
+@pytest.mark.parametrize(("offset", "jitter"), [(0.0, 1.0), (1000.0, 1.0), (0.0, 1e-3)])
+def test_float32_target_keeps_its_digits_until_the_end(d: int, offset: float, jitter: float) -> None:
     g = torch.Generator().manual_seed(0)
-    values = torch.randn(64, d, generator=g)
+    values = torch.randn(8, d, generator=g).repeat(8, 1) + jitter * torch.randn(64, d, generator=g) + offset
     x0 = torch.randn(64, d, generator=g)
     for t in (0.0, 0.05, 0.5, 0.99, 0.999, 0.9999, 1.0):
         found, truth = (
             fv.EFM(fv.CondOT(), values.to(dtype), 64).target(
                 x0.to(dtype),
                 fv.Batch(values.to(dtype), index=torch.arange(64)),
-                torch.full((64,), t, dtype=dtype),
+                torch.full((64,), t, dtype=torch.float32).to(dtype),
                 generator=g,
             )
             for dtype in (torch.float32, torch.float64)
         )
         assert torch.isfinite(found).all()
-        assert (found - truth).norm() / truth.norm() < (1e-5 if t in (0.0, 0.05, 0.5, 1.0) else 1e-3), t
+        assert (found - truth).norm() / truth.norm() < 1e-5, t
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_the_own_datum_is_found_far_from_the_origin_and_in_its_own_class(offset: float) -> None:
+    values = (torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) + offset).repeat(2, 1)
+    labels = torch.arange(400) // 200  # every datum stands once in each class
+    objective = fv.EFM(fv.CondOT(), values, 1000, labels=labels)
+    x0, t = torch.randn(50, 3, generator=torch.Generator().manual_seed(1)), torch.full((50,), 0.6)
+    rows = torch.arange(190, 240)
+    batch = fv.Batch(values[rows], labels[rows])
+    found = objective.target(x0, batch, t, generator=torch.Generator())
+    known = objective.target(x0, fv.Batch(values[rows], labels[rows], rows), t, generator=torch.Generator())
+    torch.testing.assert_close(found, known)
 
 
 def test_dataset_and_tensor_give_the_same_loss() -> None:
@@ -161,6 +175,13 @@ def test_dataset_and_tensor_give_the_same_loss() -> None:
     ("make", "message"),
     [
         (lambda: fv.EFM(fv.CondOT(), torch.zeros(0, 2)), "at least one datum"),
+        (lambda: fv.EFM(fv.CondOT(), data() / 0), "data must be finite"),
+        (
+            lambda: fv.EFM(fv.CondOT(), data()).target(
+                data(), fv.Batch(data() + 1e-9), torch.full((N,), 0.5, dtype=torch.float64), generator=torch.Generator()
+            ),
+            "7 of 7 rows of x1 are not among the data .* pass index=",
+        ),
         (lambda: fv.EFM(fv.CondOT(), data(), 0), "bank_size must be at least 1, got 0"),
         (lambda: fv.EFM(fv.CondOT(), data(), labels=torch.zeros(3).long()), r"shape \(7,\), got \(3,\)"),
         (lambda: target_with(torch.zeros(N).long()), "pass labels= to EFM"),

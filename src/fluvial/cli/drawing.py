@@ -75,8 +75,9 @@ def draw_samples(
     import torch
 
     from fluvial.randomness import noise
-    from fluvial.solvers import solve
+    from fluvial.solvers import ADAPTIVE_METHODS, solve
 
+    adaptive = solver.method in ADAPTIVE_METHODS
     parts, evaluations, rows = [], 0, _filled(batch_size)
     for start in range(0, n, rows):
         count = min(rows, n - start)
@@ -88,8 +89,8 @@ def draw_samples(
                 x0,
                 steps=solver.steps,
                 method=solver.method,
-                rtol=solver.rtol,
-                atol=solver.atol,
+                rtol=solver.rtol if adaptive else None,
+                atol=solver.atol if adaptive else None,
                 cond=cond,
                 progress=_share(progress, task, start, count, n),
             )

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import as_times, require_tensor
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.smoothing import Query, Support, local_mean, moments, spread
 
@@ -99,9 +100,7 @@ class ExactField:
         moved.path, moved.shape, moved._support = self.path, self.shape, self._support.to(device)
         return moved
 
-    def __call__(
-        self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Tensor | None = None
-    ) -> Float[Tensor, "B *D"]:
+    def __call__(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B *D"]:
         """Velocity at ``(x, t)``.
 
         Args:
@@ -123,7 +122,7 @@ class ExactField:
         alpha_dot, rate, rest = self._coefficients(t, query)
         return (alpha_dot * mean + rate * ((query.x - top) - offset + rest * mean)).reshape(x.shape)
 
-    def posterior(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Tensor | None = None) -> Posterior:
+    def posterior(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Posterior:
         """Distribution of the datum given the point; where sigma = 0 its limit, the nearest datum.
 
         Arguments and errors are those of the velocity. Results carry no gradient.
@@ -140,7 +139,7 @@ class ExactField:
         log_density = found.log_kernel - self._log_total(query)
         log_density = log_density - 0.5 * self._support.dim * torch.log(2 * math.pi * positive.square())
         entropy = torch.log(found.normaliser) - found.surprise / found.normaliser
-        at_end = torch.where(found.log_kernel > -1.0, torch.inf, -torch.inf)
+        at_end = torch.where(found.log_kernel > -1e20, torch.inf, -torch.inf)
         return Posterior(
             mean=mean.to(x.dtype).reshape(x.shape),
             log_density=torch.where(query.sigma == 0, at_end, log_density).to(x.dtype),
@@ -150,9 +149,7 @@ class ExactField:
             top_index=found.top_index,
         )
 
-    def score(
-        self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Tensor | None = None
-    ) -> Float[Tensor, "B *D"]:
+    def score(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B *D"]:
         r"""Score :math:`\nabla_x \log p_t(x) = (\alpha m - x) / \sigma^2` of the marginal; arguments as for the
         velocity."""
         query = self._query(x, t, cond)
@@ -163,38 +160,37 @@ class ExactField:
         residual = (query.x - top) - offset + rest * (top + offset)
         return (-residual / query.sigma.square()[:, None].to(x.dtype)).reshape(x.shape)
 
-    def divergence(
-        self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Tensor | None = None
-    ) -> Float[Tensor, "B"]:
+    def divergence(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B"]:
         """Trace of the velocity's Jacobian in closed form, shape ``(B,)``; arguments as for the velocity, no
         gradient."""
         query = _detached(self._query(x, t, cond))
         if bool((query.sigma == 0).any()):
             raise ValueError("the divergence has no value at t = 1, where sigma = 0: evaluate before")
         trace = spread(self._support, query, moments(self._support, query))
-        times = t.detach().double().expand(len(x))
+        times = as_times(t, x).detach().double().expand(len(x))
         rate = self.path.sigma_dot(times) / query.sigma
         gain = self.path.wronskian(times) * query.alpha / query.sigma**3
         return (rate * self._support.dim + gain * trace).to(x.dtype)
 
-    def _coefficients(self, t: Tensor, query: Query) -> tuple[Tensor, Tensor, Tensor]:
+    def _coefficients(self, t: Tensor | float, query: Query) -> tuple[Tensor, Tensor, Tensor]:
         """Rate of alpha, logarithmic rate of sigma, and 1 - alpha, as columns of x's dtype."""
-        path, times = self.path, t.double().expand(len(query.x))
+        path, times = self.path, as_times(t, query.x).double().expand(len(query.x))
         parts = (path.alpha_dot(times), path.sigma_dot(times) / query.sigma, path.one_minus_alpha(times))
         alpha_dot, rate, rest = (part[:, None].to(query.x.dtype) for part in parts)
         return alpha_dot, rate, rest
 
-    def _query(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Query:
+    def _query(self, x: Tensor, t: Tensor | float, cond: Tensor | None) -> Query:
+        require_tensor("x", x)
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"x must have shape (B, {', '.join(map(str, self.shape))}) like the support, got {tuple(x.shape)}"
             )
         if x.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"x must be float32 or float64, got {x.dtype}")
-        if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-            raise ValueError(f"t must be a scalar or have shape ({len(x)},), got {tuple(t.shape)}")
+        times = as_times(t, x).double().expand(len(x))  # float64, since 1e-7 of alpha is all of sigma at the end
+        if bool(((times < 0) | (times > 1)).any()):
+            raise ValueError(f"t must be in [0, 1], got values from {float(times.min()):g} to {float(times.max()):g}")
         labels, log_prior = self._condition(cond, len(x))
-        times = t.double().expand(len(x))  # float64, since 1e-7 of alpha is all of sigma at the end
         alpha, sigma = self.path.alpha(times), self.path.sigma(times)
         return Query(x.reshape(len(x), self._support.dim), alpha, sigma, labels, log_prior)
 
@@ -204,16 +200,19 @@ class ExactField:
         if cond.is_floating_point():
             if tuple(cond.shape) != (rows, len(self._support)):
                 raise ValueError(f"a log-prior must have shape ({rows}, {len(self._support)}), got {tuple(cond.shape)}")
-            if not bool((cond.max(1).values > -torch.inf).all()):
-                raise ValueError("every row of a log-prior needs one finite entry")
+            top = cond.max(1).values
+            if not bool(((top > -torch.inf) & (top < torch.inf)).all()):
+                raise ValueError("every row of a log-prior must be below infinity and finite somewhere")
             return None, cond
         if self._support.labels is None:
             raise ValueError("cond holds labels but the support has none: pass labels= to ExactField")
         if tuple(cond.shape) != (rows,):
             raise ValueError(f"labels must have shape ({rows},), got {tuple(cond.shape)}")
-        missing = cond[(cond >= 0) & ~torch.isin(cond, self._support.labels)]
+        prior, labels = self._support.log_prior, self._support.labels
+        present = labels if prior is None else labels[prior > -torch.inf]
+        missing = cond[(cond >= 0) & ~torch.isin(cond, present)]
         if len(missing):
-            raise ValueError(f"label {int(missing[0])} has no point in the support")
+            raise ValueError(f"label {int(missing[0])} has no point in the support (or none with a prior above 0)")
         return cond, None
 
     def _log_total(self, query: Query) -> Tensor:

@@ -71,5 +71,5 @@ class Guided:
         if not bool(inside.any()):
             return conditional
         null = self.field(x, t, None)
-        scale = torch.where(inside, self.scale, 1.0).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        scale = torch.where(inside, x.new_tensor(self.scale), x.new_tensor(1.0)).reshape(-1, *[1] * (x.ndim - 1))
         return null + scale * (conditional - null)

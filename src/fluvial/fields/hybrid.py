@@ -10,7 +10,7 @@ from fluvial.fields.base import Field, breakpoints, singular_at_end
 
 
 class Hybrid:
-    """Field that follows ``before`` for ``t < tau`` and ``after`` from ``tau`` on.
+    """Field that follows ``before`` for ``t < tau`` and ``after`` from ``tau`` on (``before`` to the end if tau = 1).
 
     With the exact field first and a learned one after, it shows from which time on a model's errors create something
     new.
@@ -63,7 +63,7 @@ class Hybrid:
     def __call__(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Any = None) -> Float[Tensor, "B *D"]:
         """Velocity at ``(x, t)``; each row is evaluated by its own side only."""
         t = t.expand(len(x))
-        early = t < self.tau
+        early = (t < self.tau) | (self.tau == 1)
         if bool(early.all()):
             return self.before(x, t, cond)
         if not bool(early.any()):

@@ -2,7 +2,8 @@ r"""Nearest neighbours by tiles, and the ratio that tells copies from new sample
 
 Candidates come from the product form :math:`|q - r|^2 = |q|^2 + |r|^2 - 2 q \cdot r`, in float64 and about
 the mean of the reference so that an offset of the data costs no digits. Their distances are then recomputed
-directly, because for near-duplicates the product form subtracts nearly equal numbers.
+directly, because for near-duplicates the product form subtracts nearly equal numbers. Among more than four points
+whose squared distances differ by less than about 1e-15 of the squared size of the data, any one may be returned.
 """
 
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Neighbours:
 
 
 def nearest_neighbours(queries: Samples, reference: Samples, *, exclude_self: bool = False) -> Neighbours:
-    """Exact nearest neighbour of every query in Euclidean distance; the whole matrix is never formed.
+    """Nearest neighbour of every query in Euclidean distance; the whole matrix is never formed.
 
     Args:
         queries: Shape (n, ...); rows are flattened.

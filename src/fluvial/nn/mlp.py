@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fluvial.checks import as_times
 from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
 
 # Time and labels need fewer features than the data, down to this many.
@@ -91,9 +92,9 @@ class MLP(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B *D"],
-        t: Float[Tensor, "*T"],
+        t: Tensor | float,
         cond: Int[Tensor, "B"] | None = None,
-        r: Float[Tensor, "*T"] | None = None,
+        r: Tensor | float | None = None,
     ) -> Float[Tensor, "B *D"]:
         """Velocity at ``(x, t)``, or with ``r`` the average velocity from ``t`` to ``r``.
 
@@ -105,7 +106,9 @@ class MLP(nn.Module):
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        condition = self.condition(nn.functional.silu(self._condition(t.expand(len(x)), cond, r)))
+        t = as_times(t, x).to(x.dtype).expand(len(x))
+        r = None if r is None else as_times(r, x).to(x.dtype).expand(len(x))
+        condition = self.condition(nn.functional.silu(self._condition(t, cond, r)))
         condition = nn.functional.silu(condition)
         h = self.first(x.flatten(1))
         for block in self.blocks:
@@ -116,11 +119,12 @@ class MLP(nn.Module):
     def _condition(self, t: Tensor, cond: Tensor | None, r: Tensor | None) -> Tensor:
         out: Tensor = self.time_in(self.time(t))
         if self.gap_in is not None:
-            out = out + self.gap_in(self.time(torch.zeros_like(t) if r is None else r.expand(len(t)) - t))
+            out = out + self.gap_in(self.time(torch.zeros_like(t) if r is None else r - t))
         elif r is not None:
             raise ValueError("this net takes no second time r: build it with gap=True")
         if self.label is not None:
-            if cond is not None and cond.device.type == "cpu" and bool((cond >= self.label.classes).any()):
+            free = cond is not None and cond.device.type == "cpu" and not torch.compiler.is_compiling()
+            if free and cond is not None and bool((cond >= self.label.classes).any()):
                 raise ValueError(f"labels must be below {self.label.classes}, got {int(cond.max())}")
             out = out + self.label(cond, len(t))
         elif cond is not None:

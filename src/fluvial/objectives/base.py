@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fluvial.checks import require_tensor
 from fluvial.fields.base import Field
 
 
@@ -32,6 +33,7 @@ class Batch:
     index: Tensor | None = None
 
     def __post_init__(self) -> None:
+        require_tensor("x1", self.x1)
         if not self.x1.is_floating_point() or self.x1.ndim < 2 or len(self.x1) == 0:
             raise ValueError(
                 f"x1 must be floating with shape (B, *D), B > 0, got {self.x1.dtype} {tuple(self.x1.shape)}"

@@ -25,10 +25,6 @@ from fluvial.objectives.base import Batch, Loss, noise_like, squared_error
 from fluvial.paths import GaussianPath, align
 from fluvial.times import Times, Uniform
 
-# In this many dimensions and below, points of a bank can be as near as late bandwidths resolve: subtract before
-# squaring.
-_DIRECT_DIM = 16
-
 
 @runtime_checkable
 class DataSource(Protocol):
@@ -43,9 +39,9 @@ class DataSource(Protocol):
 class EFM:
     """Regression on the posterior mean velocity over a random bank of the data.
 
-    Source: Bertrand et al. 2025, "On the Closed-Form of Flow Matching", equations 7 and 8, proposition 2. Drawing
-        the bank
-    without the own datum's copies and without replacement is unbiased too, with less variance.
+    Source: Bertrand et al. 2025, "On the Closed-Form of Flow Matching", equations 7 and 8, proposition 2. There the
+        bank
+    is drawn with replacement; without replacement and without the own datum it is unbiased too, with less variance.
 
     Args:
         path: Probability path.
@@ -56,8 +52,8 @@ class EFM:
         times: Distribution of the times.
 
     Raises:
-        ValueError: If the data is empty, ``bank_size < 1``, labels do not fit, a batch has a condition that is no
-            label, or labels although the data has none.
+        ValueError: If the data is empty or not finite, ``bank_size < 1``, labels do not fit, a batch has a condition
+            that is no label, labels although the data has none, or rows that are not among the data and no ``index``.
 
     Example:
         >>> data = torch.randn(100, 2)
@@ -75,6 +71,8 @@ class EFM:
     def __post_init__(self) -> None:
         if len(self.data) == 0:
             raise ValueError("data must hold at least one datum, got none")
+        if isinstance(self.data, Tensor) and not bool(torch.isfinite(self.data).all()):
+            raise ValueError("data must be finite, got NaN or infinity")
         if self.bank_size < 1:
             raise ValueError(f"bank_size must be at least 1, got {self.bank_size}")
         if self.labels is not None and tuple(self.labels.shape) != (len(self.data),):
@@ -90,18 +88,16 @@ class EFM:
 
     def target(self, x0: Tensor, batch: Batch, t: Tensor, *, generator: torch.Generator) -> Tensor:
         """Target velocity for given noise and times, shape ``(B, *D)``; draws the bank from ``generator``."""
-        own = self._locate(batch.x1) if batch.index is None else batch.index
         x1, noise = batch.x1.flatten(1), x0.flatten(1)
         inverse_bandwidth = (self.path.alpha(t) / self.path.sigma(t)).expand(len(x1))
         pull = torch.empty_like(x1)
         for rows, members in self._groups(batch):
-            bank_index, bank = self._draw(members, generator, x1)
-            drawn = own[rows].to(bank_index.device)[:, None] == bank_index
+            index, bank = self._draw(members, generator, x1)
+            own = self._locate(x1[rows], members) if batch.index is None else batch.index[rows]
+            drawn = own.to(index.device)[:, None] == index
             pull[rows] = _pull(noise[rows], x1[rows], bank, inverse_bandwidth[rows], drawn)
-        gain = self.path.wronskian(t) / self.path.sigma(t)
-        correction = torch.nan_to_num(
-            align(gain, x1) * pull, nan=0.0, posinf=0.0, neginf=0.0
-        )  # sigma = 0: no pull is left
+        gain = align(self.path.wronskian(t) / self.path.sigma(t), x1)
+        correction = torch.where(align(self.path.sigma(t), x1) == 0, 0.0, gain * pull)  # at the end no pull is left
         return self.path.sample(x0, batch.x1, t).ut + correction.reshape(x0.shape)
 
     def _groups(self, batch: Batch) -> list[tuple[Tensor, Tensor | None]]:
@@ -129,30 +125,39 @@ class EFM:
         index = torch.randperm(count, generator=generator, device=generator.device)[: self.bank_size]
         if members is not None:
             index = members.to(index.device)[index]
-        values = self.data[index.to(self.data.device)] if isinstance(self.data, Tensor) else self.data.take(index)[0]
-        return index.to(like.device), values.flatten(1).to(like)
+        return index.to(like.device), self._values(index).to(like)
 
-    def _locate(self, x1: Tensor) -> Tensor:
-        """Position of each row in the data, -1 where it is not there. Any one of several equal data serves."""
-        everything = self.data if isinstance(self.data, Tensor) else self.data.take(torch.arange(len(self.data)))[0]
-        flat, rows = everything.flatten(1).to(x1), x1.flatten(1)
-        nearest = (rows @ flat.T - 0.5 * flat.square().sum(1)).argmax(1)
-        return torch.where((flat[nearest] == rows).all(1), nearest, -1)
+    def _values(self, index: Tensor) -> Tensor:
+        values = self.data[index.to(self.data.device)] if isinstance(self.data, Tensor) else self.data.take(index)[0]
+        return values.flatten(1)
+
+    def _locate(self, x1: Tensor, members: Tensor | None) -> Tensor:
+        """Position of each row among the data (of its class). Any one of several equal data serves."""
+        where = torch.arange(len(self.data)) if members is None else members
+        both = torch.cat([self._values(where).to(x1), x1])
+        group = torch.unique(both, dim=0, return_inverse=True)[1]
+        first = torch.full((len(both),), -1, device=x1.device)
+        first[group[: len(where)]] = torch.arange(len(where), device=x1.device)
+        own = first[group[len(where) :]]
+        if bool((own < 0).any()):
+            missing = f"{int((own < 0).sum())} of {len(x1)} rows of x1 are not among the data (of their class)"
+            raise ValueError(f"{missing}: pass index= in the batch to say which datum each row was made from")
+        return where.to(x1.device)[own]
 
 
 def _pull(x0: Tensor, x1: Tensor, bank: Tensor, inverse_bandwidth: Tensor, drawn: Tensor) -> Tensor:
-    """Posterior mean of ``b - x1`` over the own datum (exponent 0) and the bank without it, shape ``(B, d)``."""
-    if x1.shape[1] <= _DIRECT_DIM:
-        distance = torch.cdist(x1, bank, compute_mode="donot_use_mm_for_euclid_dist").square()
-    else:
-        centre = bank.mean(0)
-        a, b = x1 - centre, bank - centre
-        distance = (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0.0)
-    s = inverse_bandwidth[:, None]
-    along = x0 @ bank.T - (x0 * x1).sum(1)[:, None]
+    """Posterior mean of ``b - x1`` over the own datum (exponent 0) and the bank without it, shape ``(B, d)``.
+
+    In float64: late, exponents are small differences of large products.
+    """
+    centre = bank.mean(0, dtype=torch.float64)
+    noise, own, others = x0.double(), x1.double() - centre, bank.double() - centre
+    distance = (own.square().sum(1)[:, None] + others.square().sum(1) - 2 * own @ others.T).clamp_min(0.0)
+    along = noise @ others.T - (noise * own).sum(1)[:, None]
+    s = inverse_bandwidth.double()[:, None]
     logits = (s * along - 0.5 * s.square() * distance).masked_fill(drawn, -torch.inf)
-    logits = torch.nan_to_num(logits, nan=-torch.inf, neginf=-torch.inf)  # s is infinite where sigma = 0
+    logits = torch.where(torch.isinf(s), -torch.inf, logits)  # sigma = 0: every other datum is infinitely far
     top = logits.amax(1, keepdim=True).clamp_min(0.0)
     relative = torch.exp(logits - top)
     weights = relative / (relative.sum(1, keepdim=True) + torch.exp(-top))
-    return weights @ bank - weights.sum(1, keepdim=True) * x1
+    return (weights @ others - weights.sum(1, keepdim=True) * own).to(x1.dtype)

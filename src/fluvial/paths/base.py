@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import as_times, require_tensor
+
 Quantity = Literal["velocity", "score", "denoiser", "noise"]
 
 
@@ -26,20 +28,14 @@ class PathSample:
 
 
 def align(value: Tensor, x: Tensor) -> Tensor:
-    """Shape a scalar or ``(B,)`` tensor so that it broadcasts over ``x`` of shape ``(B, *D)``.
-
-    Raises:
-        ValueError: If ``value`` is neither a scalar nor one number per row of ``x``.
+    """Shape a scalar or ``(B,)`` tensor so that it broadcasts over ``x`` of shape ``(B, *D)``, in ``x``'s dtype.
 
     Example:
         >>> align(torch.zeros(3), torch.zeros(3, 2, 2)).shape
         torch.Size([3, 1, 1])
     """
-    if value.ndim == 0:
-        return value
-    if value.ndim != 1 or value.shape[0] != x.shape[0]:
-        raise ValueError(f"t must be a scalar or have shape ({x.shape[0]},), got {tuple(value.shape)}")
-    return value.reshape(-1, *[1] * (x.ndim - 1))
+    value = value.to(x.dtype)
+    return value if value.ndim == 0 else value.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _check_quantity(argument: str, name: str) -> None:
@@ -50,8 +46,7 @@ def _check_quantity(argument: str, name: str) -> None:
 
 
 class GaussianPath(ABC):
-    r"""What every path :math:`x_t = \alpha_t x_1 + \sigma_t x_0` offers; the five below say what alpha and sigma
-    are."""
+    r"""What every path :math:`x_t = \alpha_t x_1 + \sigma_t x_0` offers; a subclass says what alpha and sigma are."""
 
     @abstractmethod
     def alpha(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
@@ -82,18 +77,27 @@ class GaussianPath(ABC):
         positive."""
         return self.sigma(t) * self.alpha_dot(t) - self.alpha(t) * self.sigma_dot(t)
 
-    def sample(self, x0: Float[Tensor, "B *D"], x1: Float[Tensor, "B *D"], t: Float[Tensor, "*T"]) -> PathSample:
+    def sample(self, x0: Tensor, x1: Tensor, t: Tensor | float) -> PathSample:
         """Point at time ``t`` between each noise and datum, and the conditional velocity there.
 
         Args:
             x0: Noise, shape ``(B, *D)``.
             x1: Data, shape ``(B, *D)``.
-            t: Times, a scalar or ``(B,)``.
+            t: Times in [0, 1], a scalar or ``(B,)``.
+
+        Raises:
+            TypeError: If an argument is no tensor.
+            ValueError: If the shapes do not fit.
 
         Example:
-            >>> fv.CondOT().sample(torch.zeros(1, 2), torch.ones(1, 2), torch.tensor(0.25)).xt
+            >>> fv.CondOT().sample(torch.zeros(1, 2), torch.ones(1, 2), 0.25).xt
             tensor([[0.2500, 0.2500]])
         """
+        require_tensor("x0", x0)
+        require_tensor("x1", x1)
+        if x0.shape != x1.shape:
+            raise ValueError(f"x0 and x1 must have one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        t = as_times(t, x1)
         alpha, sigma = align(self.alpha(t), x1), align(self.sigma(t), x1)
         alpha_dot, sigma_dot = align(self.alpha_dot(t), x1), align(self.sigma_dot(t), x1)
         return PathSample(alpha * x1 + sigma * x0, alpha_dot * x1 + sigma_dot * x0)
@@ -102,9 +106,9 @@ class GaussianPath(ABC):
         self,
         value: Float[Tensor, "B *D"],
         x: Float[Tensor, "B *D"],
-        t: Float[Tensor, "*T"],
+        t: Tensor | float,
         *,
-        source: str,
+        source: str = "velocity",
         target: str,
     ) -> Float[Tensor, "B *D"]:
         r"""Turn one description of the field at ``(x, t)`` into another.
@@ -121,7 +125,8 @@ class GaussianPath(ABC):
 
         Raises:
             ValueError: If a name is unknown, or the target is undetermined there: a denoiser from a score or noise
-                where alpha = 0, a noise or score from a denoiser where sigma = 0, a score where sigma = 0.
+                where alpha = 0, a noise or score from a denoiser where sigma = 0, a score where sigma = 0,
+                anything from VP's infinite velocity at t = 1.
 
         Example:
             >>> x, t = torch.tensor([[2.0]]), torch.tensor(0.5)
@@ -132,6 +137,7 @@ class GaussianPath(ABC):
         _check_quantity("target", target)
         if source == target:
             return value
+        t = as_times(t, x)
         alpha, sigma = align(self.alpha(t), x), align(self.sigma(t), x)
         self._require_determined(alpha, sigma, source, target)
         if source == "score":
@@ -143,6 +149,8 @@ class GaussianPath(ABC):
             return value
         alpha_dot, sigma_dot, det = (align(f(t), x) for f in (self.alpha_dot, self.sigma_dot, self.wronskian))
         if source == "velocity":
+            if not bool(torch.isfinite(det).all()):
+                raise ValueError(f"{target} is not determined by the velocity where that is infinite: move t below 1")
             return ((sigma * value - sigma_dot * x) if target == "denoiser" else (alpha_dot * x - alpha * value)) / det
         if source == "noise":
             return ((x - sigma * value) if target == "denoiser" else (alpha_dot * x - det * value)) / alpha

@@ -153,7 +153,8 @@ class Polynomial(GaussianPath):
         return self.one_minus_alpha(t)
 
     def one_minus_alpha(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-        return -torch.expm1(self.n * torch.log1p(-(1 - t)))
+        late = (1 - t).clamp(max=0.5)
+        return torch.where(t < 0.5, 1 - t**self.n, -torch.expm1(self.n * torch.log1p(-late)))
 
     def alpha_dot(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         return self.n * t ** (self.n - 1)
@@ -167,6 +168,7 @@ class FromBandwidth(GaussianPath):
 
     All Gaussian paths share one exact flow and differ by how fast the bandwidth falls, so a bandwidth is all that a
     schedule decides. :math:`h_t = (1 - t) / t` is :class:`CondOT`. Both functions are called with float64 times.
+    The path cannot be differentiated in t at t = 0, where its parts are quotients of infinities.
 
     Args:
         h: Bandwidth, a decreasing function of t from infinity (at t = 0) to 0 or a positive rest (at t = 1).

@@ -19,6 +19,9 @@ from torch import Tensor
 # Largest tolerated rounding error of an exponent, by the dtype of x.
 _TOLERANCE = {torch.float32: 3e-5, torch.float64: 1e-11}
 
+# Beyond it a product overflows before a small radius makes it harmless.
+_LARGEST_GAIN = 1e30
+
 
 class Way(IntEnum):
     """How a row's exponents are computed, from cheap to accurate."""
@@ -31,10 +34,12 @@ class Way(IntEnum):
 def accurate_way(x: Tensor, alpha: Tensor, sigma: Tensor, radius: float) -> Tensor:
     """Cheapest accurate :class:`Way` of each row, shape ``(B,)``; ``x`` is ``(B, d)`` less alpha times the shift."""
     size = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
-    error = alpha / sigma.square() * (size * radius + 0.5 * alpha * radius**2)
+    gain = alpha / sigma.square()
+    error = gain * (size * radius + 0.5 * alpha * radius**2)
     tolerance = _TOLERANCE[x.dtype]
     native = 0.5 * torch.finfo(x.dtype).eps * error <= tolerance
     double = 0.5 * torch.finfo(torch.float64).eps * error <= tolerance
+    native, double = (safe & (gain < _LARGEST_GAIN) for safe in (native, double))
     return torch.where(native, int(Way.PRODUCT), torch.where(double, int(Way.PRODUCT_FLOAT64), int(Way.DISTANCE)))
 
 

@@ -6,6 +6,8 @@ from torch import Tensor
 
 # Centring costs a copy of the points; it pays only where the offset dwarfs the spread.
 _OFFSET_WORTH_REMOVING = 4.0
+# Bytes of float64 that the preparation may use at once.
+_BLOCK_BYTES = 32 * 2**20
 
 
 class Support:
@@ -33,12 +35,14 @@ class Support:
         self.points = points
         self.labels = labels
         self.log_prior = log_prior
-        centre = points.mean(0, dtype=torch.float64)
-        largest = float((points - centre.to(points.dtype)).norm(dim=1).max())
-        offset = float(centre.norm())
-        self.shift: Tensor | None = centre if offset > _OFFSET_WORTH_REMOVING * largest else None
-        self.values = points if self.shift is None else (points.double() - self.shift).to(points.dtype)
-        self.squared_norms = torch.linalg.vector_norm(self.values, dim=1, dtype=torch.float64).square()
+        blocks = points.split(max(1, _BLOCK_BYTES // (8 * points.shape[1])))
+        centre = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0) / len(points)
+        largest = max(float((block.double() - centre).norm(dim=1).max()) for block in blocks)
+        far = float(centre.norm()) > _OFFSET_WORTH_REMOVING * largest
+        self.shift: Tensor | None = centre if far else None
+        self.values = torch.cat([(block.double() - centre).to(points.dtype) for block in blocks]) if far else points
+        norms = (block.double().square().sum(1) for block in self.values.split(len(blocks[0])))
+        self.squared_norms = torch.cat(list(norms))
         self.radius = float(self.squared_norms.max()) ** 0.5
 
     def __len__(self) -> int:

@@ -98,6 +98,8 @@ def _prepared(support: Support, query: Query) -> Query:
 
 def _blocks(way: Tensor, support: Support) -> Iterator[tuple[Way, Tensor]]:
     """Groups of rows that are computed alike and whose float64 tiles fit the memory."""
+    if way.numel() == 0:
+        yield Way.PRODUCT, way
     rows = max(1, _TILE_BYTES // (8 * _points_per_tile(support)))
     for kind in Way:
         index = torch.nonzero(way == int(kind)).flatten()
@@ -152,7 +154,7 @@ def _block_moments(way: Way, support: Support, query: Query) -> Moments:
     top = x.new_full((len(x),), -torch.inf, dtype=dtype)
     index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     mass, squares, surprise = (torch.zeros_like(top) for _ in range(3))
-    total = torch.zeros_like(x)
+    total = torch.zeros_like(x, dtype=dtype)
     for tile in _tiles(way, support, query):
         tile_top, tile_index = tile.exponents.max(1)
         better = tile_top > top
@@ -165,8 +167,8 @@ def _block_moments(way: Way, support: Support, query: Query) -> Moments:
         chosen = tile_index[:, None]
         weight = weight.scatter(1, chosen, weight.gather(1, chosen).masked_fill(better[:, None], 0.0))
         demoted = torch.where(better, scale, 0.0)  # weight of the previous top point, now one among the others
-        total = scale.to(x.dtype)[:, None] * total + weight.to(x.dtype) @ support.values[tile.points].to(x.dtype)
-        total = total + demoted.to(x.dtype)[:, None] * support.values[index].to(x.dtype)
+        total = scale[:, None] * total + weight @ support.values[tile.points].to(dtype)
+        total = total + demoted[:, None] * support.values[index].to(dtype)
         surprise = scale * (surprise - fall * mass) - fall * demoted
         surprise = surprise + torch.where(weight > 0, weight * gap, 0.0).sum(1)
         squares = scale.square() * squares + demoted.square() + weight.square().sum(1)
@@ -174,12 +176,12 @@ def _block_moments(way: Way, support: Support, query: Query) -> Moments:
         index = torch.where(better, tile_index + tile.points.start, index)
         top = new_top
     normaliser = 1 + mass
-    offset = (total - mass.to(x.dtype)[:, None] * support.values[index].to(x.dtype)) / normaliser.to(x.dtype)[:, None]
+    offset = (total - mass[:, None] * support.values[index].to(dtype)) / normaliser[:, None]
     log_kernel = top.double() + torch.log(normaliser.double()) + row_constant(way, x, query.sigma)
     kinds = torch.full_like(index, int(way))
     stats = (part.to(torch.float64) for part in (normaliser, top, 1 + squares, surprise))
     normaliser, top, squares, surprise = stats
-    return Moments(index, offset, normaliser, top, kinds, squares, surprise, log_kernel)
+    return Moments(index, offset.to(x.dtype), normaliser, top, kinds, squares, surprise, log_kernel)
 
 
 def _weights(tile: _Tile, found: Moments) -> Tensor:
@@ -195,6 +197,15 @@ def _each_block(support: Support, query: Query, found: Moments) -> Iterator[tupl
         yield kind, index, prepared.rows(index), found.rows(index)
 
 
+def _squared_distances(way: Way, support: Support, tile: _Tile, top: Tensor) -> Tensor:
+    """Squared distances of a tile's points from each row's top point, float64 ``(b, n)``."""
+    values = support.values[tile.points].double()
+    if way == Way.DISTANCE:
+        return torch.cdist(top, values, compute_mode="donot_use_mm_for_euclid_dist").square()
+    norms = support.squared_norms[tile.points] + top.square().sum(1)[:, None]
+    return torch.addmm(norms, top, values.T, alpha=-2.0).clamp_min(0.0)
+
+
 def spread(support: Support, query: Query, found: Moments) -> Tensor:
     """Trace of the weighted covariance of the support at every row, shape ``(B,)``, float64."""
     pieces, order = [], []
@@ -202,10 +213,7 @@ def spread(support: Support, query: Query, found: Moments) -> Tensor:
         top = support.values[part.top_index].double()
         total = torch.zeros(len(index), dtype=torch.float64, device=top.device)
         for tile in _tiles(kind, support, rows):
-            distance = torch.cdist(
-                top, support.values[tile.points].double(), compute_mode="donot_use_mm_for_euclid_dist"
-            )
-            total = total + (_weights(tile, part) * distance.square()).sum(1)
+            total = total + (_weights(tile, part) * _squared_distances(kind, support, tile, top)).sum(1)
         pieces.append(total - part.offset.double().square().sum(1))
         order.append(index)
     return torch.cat(pieces)[torch.argsort(torch.cat(order))]

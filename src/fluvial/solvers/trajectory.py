@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import require_tensor
 from fluvial.fields.base import Field, breakpoints
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
@@ -20,6 +21,7 @@ from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
 
 DEFAULT_STEPS = 50
+DEFAULT_TOLERANCE = 1e-5
 LANDING_SIGMA = 1e-4
 """Noise level at which the adaptive method leaves a field that is singular at the end and lands."""
 
@@ -45,12 +47,12 @@ class Trajectory:
 
 def solve(
     field: Field,
-    x0: Float[Tensor, "B *D"],
+    x0: Tensor,
     *,
     steps: int | None = None,
     method: str = "euler",
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    rtol: float | None = None,
+    atol: float | None = None,
     cond: Any = None,
     t0: float = 0.0,
     t1: float = 1.0,
@@ -72,8 +74,8 @@ def solve(
             given.
         method: ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"rk4"`` (1, 2, 2, 4 evaluations a step, and
             orders), or ``"dopri5"``, which chooses its steps.
-        rtol: Tolerance relative to the state; ``"dopri5"`` only.
-        atol: Absolute tolerance; ``"dopri5"`` only.
+        rtol: Tolerance relative to the state, 1e-5 if not given; ``"dopri5"`` only.
+        atol: Absolute tolerance, 1e-5 if not given; ``"dopri5"`` only.
         cond: Condition, passed to the field as it is.
         t0: Start time, in [0, 1].
         t1: End time, in [0, 1]; before ``t0`` to integrate backwards.
@@ -92,7 +94,7 @@ def solve(
         >>> trajectory.x, trajectory.evaluations
         (tensor([[0.3679, 0.3679]]), 40)
     """
-    _check_method(method, steps, rtol, atol)
+    count, tolerances = _check_method(method, steps, rtol, atol)
     _check_states(x0)
     t0, t1 = float(t0), float(t1)
     _check_interval(t0, t1)
@@ -104,11 +106,11 @@ def solve(
     saves.arrive(t0, x0)
     rejected = 0
     if method in FIXED_METHODS:
-        grid = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), DEFAULT_STEPS if steps is None else steps)
+        grid = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
         lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
         x = integrate_fixed(velocity, x0, grid, method, lands=lands, saves=saves, progress=progress)
     else:
-        x, rejected = _solve_adaptive(velocity, x0, t0, t1, breakpoints(field), rtol, atol, saves, progress)
+        x, rejected = _solve_adaptive(velocity, x0, t0, t1, breakpoints(field), *tolerances, saves, progress)
     times = wanted or [t1]
     path = saves.stacked() if wanted else x[None]
     return Trajectory(x, x.new_tensor(times), path, velocity.evaluations, rejected)
@@ -127,7 +129,7 @@ def _solve_adaptive(
 ) -> tuple[Tensor, int]:
     """Integrate as far as the field has a stable velocity, then land where it has none."""
     path = velocity.path if t1 > t0 else None
-    stop = t1 if path is None else min(t1, path.time_at_sigma(LANDING_SIGMA))
+    stop = t1 if path is None else min(t1, path.time_at_sigma(LANDING_SIGMA), 1 - torch.finfo(x.dtype).eps)
     legs = make_legs(t0, stop, jumps, x.dtype) if t0 < stop or path is None else []
     x, rejected = integrate_adaptive(velocity, x, legs, rtol=rtol, atol=atol, saves=saves, progress=progress)
     if path is not None and stop < t1:
@@ -146,21 +148,29 @@ def _require_landed(x: Tensor) -> None:
         raise ValueError(f"field: the posterior mean on which dopri5 lands is not finite in {share}")
 
 
-def _check_method(method: str, steps: int | None, rtol: float, atol: float) -> None:
+def _check_method(
+    method: str, steps: int | None, rtol: float | None, atol: float | None
+) -> tuple[int, tuple[float, float]]:
+    """The number of steps and the tolerances, defaults filled in; each has meaning for its kind of method alone."""
     known = (*FIXED_METHODS, *ADAPTIVE_METHODS)
     if method not in known:
         near = difflib.get_close_matches(str(method), known, 1, 0.0)[0]
         raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}; did you mean {near!r}?")
     if steps is not None and method in ADAPTIVE_METHODS:
         raise ValueError(f"steps must not be given with {method}, which chooses its own, got {steps}")
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
+    if steps is not None and (not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (value > 0 and math.isfinite(value)):
+        if value is not None and method in FIXED_METHODS:
+            raise ValueError(f"{name} must not be given with {method}, whose steps are fixed, got {value}")
+        if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, got {value}")
+    filled = (DEFAULT_TOLERANCE if value is None else float(value) for value in (rtol, atol))
+    return DEFAULT_STEPS if steps is None else int(steps), (next(filled), next(filled))
 
 
 def _check_states(x0: Tensor) -> None:
+    require_tensor("x0", x0)
     if not x0.is_floating_point():
         raise ValueError(f"x0 must have a floating-point type, got {x0.dtype}")
     if x0.ndim == 0 or x0.numel() == 0:

@@ -1,0 +1,42 @@
+"""Checks of arguments that every part needs, each with one clear line."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def require_tensor(name: str, value: Any) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        TypeError: If ``value`` is no tensor; the message names it.
+
+    Example:
+        >>> require_tensor("x", [1.0])
+        Traceback (most recent call last):
+        TypeError: x must be a tensor, got list
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
+def as_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """Times of the rows of ``x`` as a floating tensor, a scalar or ``(B,)``, from a number or a tensor.
+
+    Raises:
+        TypeError: If ``t`` is neither a number nor a tensor.
+        ValueError: If it is a tensor of integers, or of another shape.
+
+    Example:
+        >>> as_times(0.5, torch.zeros(3, 2))
+        tensor(0.5000)
+    """
+    if isinstance(t, int | float):
+        return torch.tensor(float(t), dtype=x.dtype, device=x.device)
+    require_tensor("t", t)
+    if not t.is_floating_point():
+        raise ValueError(f"t must be floating, got {t.dtype}")
+    if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
+        raise ValueError(f"t must be a scalar or have shape ({len(x)},), got {tuple(t.shape)}")
+    return t

@@ -1,0 +1,58 @@
+"""The demo at full length over three seeds: what its scores must say. About five minutes."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SEEDS = (0, 1, 2)
+NOISY = "CFM + noise 0.1"
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    from fluvial.cli import main
+
+    found = []
+    for seed in SEEDS:
+        out: Path = tmp_path_factory.mktemp("demo") / "demo"
+        assert main(["demo", "--seed", str(seed), "--out", str(out)]) == 0
+        found.append(json.loads((out / "metrics.json").read_text()))
+    return found
+
+
+def scores(demos: list[dict[str, Any]], name: str, space: str, score: str) -> list[float]:
+    return [demo["scores"][name][space][score] for demo in demos]
+
+
+@pytest.mark.slow
+def test_models_generalise_and_the_exact_field_copies(demos: list[dict[str, Any]]) -> None:
+    assert all(demo["classifier_accuracy"] >= 0.96 for demo in demos)
+    reference = scores(demos, "training digits", "features", "frechet")
+    cfm, efm = (scores(demos, name, "features", "frechet") for name in ("CFM", "EFM"))
+    assert statistics.median(a / b for a, b in zip(cfm, reference, strict=True)) <= 1.7
+    assert abs(statistics.mean(efm) / statistics.mean(cfm) - 1) <= 0.10
+    for name in ("CFM", "EFM"):
+        assert all(0.85 <= ratio <= 1.15 for ratio in scores(demos, name, "pixels", "neighbour_ratio"))
+    assert all(ratio < 1e-3 for ratio in scores(demos, "exact field", "pixels", "neighbour_ratio"))
+
+
+@pytest.mark.slow
+def test_noise_makes_samples_worse(demos: list[dict[str, Any]]) -> None:
+    for space, score in (("pixels", "frechet"), ("pixels", "neighbour_ratio"), ("features", "neighbour_ratio")):
+        pairs = zip(scores(demos, "CFM", space, score), scores(demos, NOISY, space, score), strict=True)
+        assert all(noisy > clean for clean, noisy in pairs), (space, score)
+
+
+@pytest.mark.slow
+def test_the_gap_opens_late_and_wider_on_held_out_digits(demos: list[dict[str, Any]]) -> None:
+    for demo in demos:
+        for name in ("CFM", "EFM"):
+            data = demo["gap"][name]["data"]
+            late = [k for k, t in enumerate(data["t"]) if t >= 0.8]
+            early = [k for k, t in enumerate(data["t"]) if t <= 0.3]
+            train, held_out = data["train"]["gap"], data["held_out"]["gap"]
+            assert all(held_out[k] > train[k] for k in late)
+            assert max(train[k] for k in early) < min(train[k] for k in late)
