@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluvial.cli.demo_measure import Score, Scores, judge
+from fluvial.cli.demo_measure import Score, Scores, SpaceScore, judge
 
 FILES = ["report.html", "samples.png", "loss.png", "nearest.png", "gap.png", "metrics.json"]
 SHORT = ["--steps", 30, "--samples", 64]
@@ -29,10 +29,10 @@ def test_files(demo):
     values = json.loads((demo / "metrics.json").read_text())
     assert values["complete"] and values["classifier_accuracy"] >= 0.96
     assert set(values["scores"]) == {"training digits", "CFM", "EFM", "exact field", "CFM + noise 0.1"}
-    assert values["scores"]["exact field"]["neighbour_ratio"] < 1e-3
+    assert values["scores"]["exact field"]["pixels"]["neighbour_ratio"] < 1e-3
     assert values["scores"]["training digits"]["frechet_over_reference"] == 1
     noisy, plain = values["scores"]["CFM + noise 0.1"], values["scores"]["CFM"]
-    assert noisy["frechet_pixels"] > plain["frechet_pixels"]
+    assert noisy["pixels"]["frechet"] > plain["pixels"]["frechet"]
     assert len(values["gap"]["CFM"]["data"]["t"]) == len(values["gap"]["EFM"]["data"]["train"]["gap"])
 
 
@@ -81,7 +81,10 @@ def test_bad_values(fluvial, tmp_path, options):
     ],
 )
 def test_verdicts(ratio, frechet, word, kind):
-    rows = {"training digits": Score(1.0, 1.0, 0.0, 0.1, 1.0), "net": Score(frechet, 1.0, 0.0, 0.1, ratio)}
+    rows = {
+        name: Score(SpaceScore(distance, 0.0, 1.0), SpaceScore(1.0, 0.0, own))
+        for name, distance, own in (("training digits", 1.0, 1.0), ("net", frechet, ratio))
+    }
     sentence, judged = judge(Scores(0.98, rows), "net")
     assert word in sentence and judged == kind
 

@@ -1,42 +1,22 @@
 """The command line: ``fluvial train | sample | info | demo``.
 
-Each command is a dataclass in its own file. It imports no torch, its ``validate()`` refuses what can be refused
-at once, and its ``execute()`` does the work and returns the exit status. Errors are one line on stderr and
-status 2; an interrupt is 130.
+Errors are one line on stderr and status 2; after signal n the status is 128 + n. The commands are imported
+inside of ``main``, so that a signal that arrives meanwhile is handled as well.
 """
 
-import contextlib
-import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import cast
-
-from fluvial import __version__
-from fluvial.cli.demo import Demo
-from fluvial.cli.errors import given_options, one_line, parse_error
-from fluvial.cli.info import Info
-from fluvial.cli.sample import Sample
-from fluvial.cli.train import Train
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 __all__ = ["main"]
 
-Command = Train | Sample | Info | Demo
-COMMANDS: dict[str, type[Command]] = {"train": Train, "sample": Sample, "info": Info, "demo": Demo}
 
-DESCRIPTION = "Flow matching in which the exact answer is a first-class object: train, sample and check a model."
-
-EPILOGUE = """\
-examples:
-  fluvial demo                                            train and check two models
-  fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
-  fluvial train --resume runs/a                           go on after an interrupt
-  fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
-  fluvial info runs/a                                     what is in a run's folder
-
-`fluvial COMMAND --help` explains each option; `fluvial --version` prints the version.
-Errors are one line on stderr and exit status 2; FLUVIAL_DEBUG=1 shows the traceback.
-"""
+class Terminated(BaseException):
+    """SIGTERM arrived outside of the training loop, which has its own way to stop."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,53 +34,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     try:
-        status = _execute(arguments)
-        sys.stdout.flush()
-        return status
+        with _terminable():
+            return _execute(arguments)
     except KeyboardInterrupt:
         print("fluvial: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except Terminated:
+        print("fluvial: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader has gone; without this, Python complains once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-        if os.environ.get("FLUVIAL_DEBUG", "0") not in ("", "0"):
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        line = _explained(error, arguments)
+        if not line or os.environ.get("FLUVIAL_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"fluvial: error: {one_line(error)}", file=sys.stderr)
+        print(f"fluvial: error: {line}", file=sys.stderr)
         return 2
 
 
 def _execute(arguments: list[str]) -> int:
-    if arguments in (["--version"], ["-V"]):
-        print(f"fluvial {__version__}")
-        return 0
-    command = _parse(arguments)
-    if command is None:
-        return 0
-    command.validate(given_options(arguments[1:]))
-    return command.execute()
+    from fluvial.cli.commands import execute
+
+    status = execute(arguments)
+    sys.stdout.flush()
+    return status
 
 
-def _parse(arguments: list[str]) -> Command | None:
-    """The command that was typed, or None where help was asked for and printed."""
-    import tyro
+def _explained(error: Exception, arguments: Sequence[str]) -> str:
+    """One line for an error that is the user's to mend; empty for one that only a traceback explains."""
+    from fluvial.cli.errors import one_line, out_of_memory
 
-    drawn = io.StringIO()
-    commands: dict[str, Callable[..., object]] = {**COMMANDS}
+    line = out_of_memory(error, arguments)
+    return line if line or isinstance(error, RuntimeError) else one_line(error)
+
+
+def _open_closed_streams() -> None:
+    # The shell's >&- leaves None here, which print() accepts and flush() does not.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM raises ``Terminated``, so that what is half written is removed; later ones are ignored."""
+
+    def stop(signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python allows handlers in the main thread alone
+        return
+    previous = signal.signal(signal.SIGTERM, stop)
     try:
-        with contextlib.redirect_stderr(drawn):
-            command = tyro.extras.subcommand_cli_from_dict(
-                commands,
-                prog="fluvial",
-                description=DESCRIPTION,
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
-            )
-        return cast(Command, command)
-    except SystemExit as stop:
-        if stop.code not in (0, None):
-            raise ValueError(parse_error(arguments, drawn.getvalue(), COMMANDS)) from None
-    print(getattr(COMMANDS.get(arguments[0]), "EPILOGUE", EPILOGUE), end="")
-    return None
+        yield
+    finally:
+        # None stands for a handler that was not set from Python, which cannot be put back.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

@@ -4,7 +4,7 @@ All scores compare with the 360 held-out digits, which no model has seen. The tr
 reference: no model can be expected to do better than fresh data of the same source.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,33 +14,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fluvial.data import Dataset
-    from fluvial.metrics import ClassifierFeatures
 
 NOISE = 0.1
 REFERENCE = "training digits"
 FRESH = (0.85, 1.15)
 CLOSE = 1.7
-KERNEL_SUBSETS = 5
 
 
 @dataclass(frozen=True)
-class Score:
-    """Scores of one set of images against the held-out digits.
+class SpaceScore:
+    """Scores of one set of images against the held-out digits, in features or in pixels.
 
     Args:
-        frechet: Fréchet distance in the classifier's features.
-        frechet_pixels: Fréchet distance in pixels, in [-1, 1]^64.
-        kernel: Kernel distance (KID) in the classifier's features.
-        kernel_error: Its standard error.
+        frechet: Fréchet distance.
+        kernel: Kernel distance (KID), the unbiased estimate on all rows.
         neighbour_ratio: Mean distance to the nearest training digit over that of held-out digits; of the training
             digits themselves, leaving each one out.
     """
 
     frechet: float
-    frechet_pixels: float
     kernel: float
-    kernel_error: float
     neighbour_ratio: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of one set of images.
+
+    Args:
+        features: In the 64 penultimate features of the classifier.
+        pixels: In pixels, in [-1, 1]^64.
+    """
+
+    features: SpaceScore
+    pixels: SpaceScore
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Scores:
 
     def relative(self, name: str) -> float:
         """Fréchet distance of a set over that of the training digits."""
-        return self.rows[name].frechet / self.rows[REFERENCE].frechet
+        return self.rows[name].features.frechet / self.rows[REFERENCE].features.frechet
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for metrics.json."""
@@ -80,9 +87,12 @@ def measure(
     progress(Progress("measure", 0, total))
     features = ClassifierFeatures.fit(train.x, _labels(train))
     progress(Progress("measure", 1, total))
+    spaces: dict[str, Callable[[Tensor], Tensor]] = {"features": features, "pixels": lambda x: x.flatten(1)}
+    known = {name: (space(train.x), space(held_out.x)) for name, space in spaces.items()}
     rows: dict[str, Score] = {}
     for name, x in {REFERENCE: train.x, **samples}.items():
-        rows[name] = _score(x, train, held_out, features, own=name == REFERENCE)
+        parts = {key: _score(space(x), *known[key], own=name == REFERENCE) for key, space in spaces.items()}
+        rows[name] = Score(**parts)
         progress(Progress("measure", len(rows) + 1, total))
     return Scores(features.accuracy(held_out.x, _labels(held_out)), rows)
 
@@ -93,29 +103,20 @@ def _labels(dataset: "Dataset") -> "Tensor":
     return dataset.labels
 
 
-def _score(x: "Tensor", train: "Dataset", held_out: "Dataset", features: "ClassifierFeatures", own: bool) -> Score:
+def _score(x: "Tensor", train: "Tensor", held_out: "Tensor", *, own: bool) -> SpaceScore:
     from fluvial.metrics import frechet_distance, kernel_distance, nearest_neighbour_ratio, nearest_neighbours
 
-    fresh, known = held_out.x, train.x
-    subsets = min(KERNEL_SUBSETS, len(x) // 2)
-    kernel = kernel_distance(features(x), features(fresh), subsets=subsets)
     if own:
-        gaps = [nearest_neighbours(x, known, exclude_self=True), nearest_neighbours(fresh, known)]
-        ratio = float(gaps[0].distance.mean() / gaps[1].distance.mean())
+        near = [nearest_neighbours(x, train, exclude_self=True), nearest_neighbours(held_out, train)]
+        ratio = float(near[0].distance.mean() / near[1].distance.mean())
     else:
-        ratio = nearest_neighbour_ratio(x, known, fresh)
-    return Score(
-        frechet=frechet_distance(features(x), features(fresh)),
-        frechet_pixels=frechet_distance(x, fresh),
-        kernel=kernel.value,
-        kernel_error=kernel.standard_error or 0.0,
-        neighbour_ratio=ratio,
-    )
+        ratio = nearest_neighbour_ratio(x, train, held_out)
+    return SpaceScore(frechet_distance(x, held_out), kernel_distance(x, held_out, subsets=1).value, ratio)
 
 
 def judge(scores: Scores, name: str) -> tuple[str, str]:
     """One sentence on a model, and whether it is ``"good"``, ``"bad"`` or ``"neutral"`` news."""
-    ratio, relative = scores.rows[name].neighbour_ratio, scores.relative(name)
+    ratio, relative = scores.rows[name].pixels.neighbour_ratio, scores.relative(name)
     quality = f"the Fréchet distance to held-out digits is {relative:.2f} times that of the training digits"
     distance = f"{ratio:.2f} times as far from the nearest training digit as held-out digits are"
     if ratio < 0.5:

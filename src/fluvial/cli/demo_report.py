@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fluvial.audits import Finding
 
-SCORE_COLUMNS = ("set", "Fréchet, features", "of reference", "Fréchet, pixels", "KID", "neighbour ratio")
+SCORE_COLUMNS = ("set", "Fréchet, features", "of reference", "Fréchet, pixels", "KID, features", "neighbour ratio")
 
 _SCORES = (
     "Every set is compared with the held-out digits, which no model has seen. The training digits show what fresh "
@@ -23,9 +23,9 @@ _SCORES = (
 )
 _NOTE = (
     "Fréchet distances: lower is better; in 64 penultimate features of a small classifier and in raw pixels. Of "
-    "reference: over that of the training digits. KID: unbiased kernel distance in features, ± standard error; it may "
-    "be negative, and 360 held-out digits resolve it coarsely. Neighbour ratio: mean distance to the nearest training "
-    "digit over that of held-out digits; about 1 is as new as fresh data, 0 is a copy."
+    "reference: over that of the training digits. KID: unbiased kernel distance; it may be negative, and 360 held-out "
+    "digits resolve it coarsely. Neighbour ratio: mean distance in pixels to the nearest training digit over that of "
+    "held-out digits; about 1 is as new as fresh data, 0 is a copy. metrics.json has every score in both spaces."
 )
 
 
@@ -34,11 +34,11 @@ def score_rows(scores: Scores) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            f"{score.frechet:.3f}",
+            f"{score.features.frechet:.3f}",
             f"{scores.relative(name):.2f}",
-            f"{score.frechet_pixels:.3f}",
-            f"{score.kernel:.2f} ± {score.kernel_error:.2f}",
-            f"{score.neighbour_ratio:.2f}",
+            f"{score.pixels.frechet:.3f}",
+            f"{score.features.kernel:.2f}",
+            f"{score.pixels.neighbour_ratio:.2f}",
         )
         for name, score in scores.rows.items()
     ]

@@ -25,14 +25,65 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split()) or type(message).__name__
 
 
-def did_you_mean(given: str, valid: Iterable[str]) -> str:
+def out_of_memory(error: Exception, arguments: Sequence[str]) -> str:
+    """A line on memory that ran out, with what takes less of it; empty for any other error.
+
+    Torch says it in words alone, of its CPU allocator; its error for GPUs is a ``RuntimeError`` too.
+
+    Example:
+        >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 9 GiB. GPU 0 has 8."), ["sample", "a"])
+        'out of memory (CUDA out of memory. Tried to allocate 9 GiB); try a smaller --n or --batch-size'
+        >>> out_of_memory(RuntimeError("shapes differ"), ["sample", "a"])
+        ''
+    """
+    text = one_line(error)
+    if not isinstance(error, MemoryError) and not any(sign in text for sign in _MEMORY_SIGNS):
+        return ""
+    hint = _SMALLER.get(arguments[0] if arguments else "", "")
+    said = re.sub(r"^\[enforce fail at .*?\]\s*(\.\s*)?", "", text)
+    said = ". ".join(re.split(r"\. (?=[A-Z])", said)[:2]).rstrip(".")
+    return f"out of memory ({said})" + (f"; try a smaller {hint}" if hint else "")
+
+
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
+_SMALLER = {
+    "train": "--batch-size, --width or --size",
+    "sample": "--n or --batch-size",
+    "demo": "--samples",
+}
+
+
+def as_options(message: str, settings: Iterable[str]) -> str:
+    """The message of an error with the settings that it names written as they are typed.
+
+    Example:
+        >>> as_options("batch_size must be at least 1, got 0", ["batch_size"])
+        '--batch-size must be at least 1, got 0'
+        >>> as_options("held_out=9 leaves no training data", ["held_out"])
+        '--held-out 9 leaves no training data'
+        >>> as_options("data set 'size' is not there", ["data", "size"])
+        "data set 'size' is not there"
+    """
+    names = "|".join(map(re.escape, settings))
+    found = re.match(rf"({names})(?:(?= must| cannot| ')|=)", message)
+    if not found:
+        return message
+    rest = re.sub(rf"(?<=needs )({names})(?= ')", lambda name: _option(name[0]), message[found.end() :])
+    return _option(found[1]) + (" " if found[0].endswith("=") else "") + rest
+
+
+def _option(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
+
+
+def did_you_mean(given: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
     """A clause that names the valid name nearest to what was given; empty if none is near.
 
     Example:
         >>> did_you_mean("trian", ["train", "sample"])
         " (did you mean 'train'?)"
     """
-    near = difflib.get_close_matches(given, list(valid), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(given, list(valid), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
@@ -47,7 +98,7 @@ def option_names(command: type) -> tuple[str, ...]:
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             names += option_names(kind)[: -len(COMMON_OPTIONS)]
         elif tyro.conf.Positional not in marks:
-            names.append("--" + field.name.replace("_", "-"))
+            names.append(_option(field.name))
     return (*names, *COMMON_OPTIONS)
 
 
@@ -74,15 +125,25 @@ def parse_error(arguments: Sequence[str], box: str, commands: Mapping[str, type]
         return f"no command given, expected one of {names}; see fluvial --help"
     name = arguments[0]
     if name not in commands:
-        what = "option" if name.startswith("-") else "command"
-        hint = did_you_mean(name, [*commands, "--help", "--version"]) or f", expected one of {names}"
-        return f"unknown {what} {name!r}{hint}; see fluvial --help"
+        return f"{_unknown_first(name, commands)}; see fluvial --help"
     where = f"see fluvial {name} --help"
     valid = option_names(commands[name])
     for option in given_options(arguments[1:]):
         if option not in valid:
             return f"unknown option {option!r} of fluvial {name}{did_you_mean(option, valid)}; {where}"
     return f"{_reason(box)}; {where}"
+
+
+def _unknown_first(name: str, commands: Mapping[str, type]) -> str:
+    """What is wrong with a first word that is no command."""
+    names = ", ".join(commands)
+    if not name.startswith("-"):
+        return f"unknown command {name!r}{did_you_mean(name, commands) or f', expected one of {names}'}"
+    option = given_options([name])[0] if name.startswith("--") else name
+    if any(option in option_names(command) for command in commands.values()):
+        return f"option {option!r} was given before the command, expected one of {names} first"
+    hint = did_you_mean(option, ["--help", "--version"], cutoff=0.75) or f", expected one of {names}"
+    return f"unknown option {option!r}{hint}"
 
 
 def _reason(box: str) -> str:
@@ -110,13 +171,16 @@ def _choice(text: str) -> str:
 
 
 def _number(text: str) -> str:
-    found = re.match(
-        r"Error parsing (\S+): (invalid literal for int|could not convert string to float)[^:]*: (.*)", text
-    )
+    found = re.match(r"Error parsing (--\S+|\S+): (.*)", text)
     if not found:
         return ""
-    option, problem, given = found.groups()
-    return f"{option} must be {'a whole number' if problem.endswith('int') else 'a number'}, got {given}"
+    option, problem = found.groups()
+    given = re.search(r"(?:invalid literal for int|could not convert string to float)[^:]*: ('.*?'|\".*?\")", problem)
+    if not given:
+        return ""
+    # An option that takes either is tried as both, and both failures are in the text.
+    kind = "a number" if "to float" in problem else "a whole number"
+    return f"{option} must be {kind}, got {given[1]}"
 
 
 def _missing(text: str) -> str:

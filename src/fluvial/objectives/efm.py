@@ -145,19 +145,24 @@ class EFM:
         return where.to(x1.device)[own]
 
 
+@torch.no_grad()
 def _pull(x0: Tensor, x1: Tensor, bank: Tensor, inverse_bandwidth: Tensor, drawn: Tensor) -> Tensor:
     """Posterior mean of ``b - x1`` over the own datum (exponent 0) and the bank without it, shape ``(B, d)``.
 
-    In float64: late, exponents are small differences of large products.
+    The exponents are one product of ``[s x0 + s^2 x1, -s^2 / 2]`` and ``[b, |b|^2]`` about the bank's centre, up to the
+    row's constant; ``s`` is the inverse bandwidth. In float64: late, they are small differences of large numbers.
     """
     centre = bank.mean(0, dtype=torch.float64)
-    noise, own, others = x0.double(), x1.double() - centre, bank.double() - centre
-    distance = (own.square().sum(1)[:, None] + others.square().sum(1) - 2 * own @ others.T).clamp_min(0.0)
-    along = noise @ others.T - (noise * own).sum(1)[:, None]
-    s = inverse_bandwidth.double()[:, None]
-    logits = (s * along - 0.5 * s.square() * distance).masked_fill(drawn, -torch.inf)
-    logits = torch.where(torch.isinf(s), -torch.inf, logits)  # sigma = 0: every other datum is infinitely far
-    top = logits.amax(1, keepdim=True).clamp_min(0.0)
-    relative = torch.exp(logits - top)
-    weights = relative / (relative.sum(1, keepdim=True) + torch.exp(-top))
-    return (weights @ others - weights.sum(1, keepdim=True) * own).to(x1.dtype)
+    own, others = x1.double() - centre, bank.double() - centre
+    at_end = torch.isinf(inverse_bandwidth)[:, None]  # sigma = 0: every other datum is infinitely far
+    s = inverse_bandwidth.double()[:, None].masked_fill(at_end, 0.0)
+    noise = s * x0.double()
+    query = torch.cat([noise + s.square() * own, -0.5 * s.square()], 1)
+    keys = torch.cat([others, others.square().sum(1, keepdim=True)], 1)
+    constant = -((noise + 0.5 * s.square() * own) * own).sum(1, keepdim=True)
+    logits = torch.addmm(constant, query, keys.T).masked_fill_(drawn | at_end, -torch.inf)
+    top = logits.amax(1, keepdim=True).clamp_min_(0.0)
+    relative = logits.sub_(top).exp_()
+    mass = relative.sum(1, keepdim=True)
+    pull = torch.addmm(-mass * own, relative, others) / (mass + torch.exp(-top))
+    return pull.to(x1.dtype)
