@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from fluvial.couplings import OptimalTransport as OptimalTransport
     from fluvial.data import Dataset as Dataset
     from fluvial.data import load_dataset as load_dataset
+    from fluvial.fields import Collapse as Collapse
     from fluvial.fields import ExactField as ExactField
     from fluvial.fields import Guided as Guided
     from fluvial.fields import Hybrid as Hybrid
     from fluvial.fields import Posterior as Posterior
+    from fluvial.fields import collapse_time as collapse_time
     from fluvial.objectives import CFM as CFM
     from fluvial.objectives import EFM as EFM
     from fluvial.objectives import Batch as Batch
@@ -45,10 +47,12 @@ _HOMES = {
     "OptimalTransport": "couplings",
     "Dataset": "data",
     "load_dataset": "data",
+    "Collapse": "fields",
     "ExactField": "fields",
     "Guided": "fields",
     "Hybrid": "fields",
     "Posterior": "fields",
+    "collapse_time": "fields",
     "CFM": "objectives",
     "EFM": "objectives",
     "Batch": "objectives",
