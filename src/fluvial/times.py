@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.devices import to_device
+
 __all__ = ["LogUniformBandwidth", "LogitNormal", "Times", "Uniform"]
 
 
@@ -169,4 +171,4 @@ def _uniform(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tens
 def _below_one(t: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Cast, then keep below 1: rounding and a saturated sigmoid both give exactly 1."""
     largest = 1 - torch.finfo(dtype).eps / 2
-    return t.to(dtype).clamp(max=largest).to(device)
+    return to_device(t.to(dtype).clamp(max=largest), device)

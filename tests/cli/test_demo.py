@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from fluvial.cli.demo import _replace
 from fluvial.cli.demo_measure import Score, Scores, SpaceScore, judge
 
 FILES = ["report.html", "samples.png", "loss.png", "nearest.png", "gap.png", "metrics.json"]
@@ -51,11 +52,66 @@ def test_runs_are_ordinary_runs(fluvial, demo, tmp_path):
         assert fluvial("sample", demo / name, "--n", 4, "--steps", 2, "--out", tmp_path / f"{name}.png").status == 0
 
 
+def _content(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.slow
 def test_second_demo_replaces_the_first(fluvial, demo):
+    (demo / "notes.md").write_text("mine")
     outcome = fluvial("demo", "--steps", 2, "--samples", 16, "--out", demo)
     assert outcome.status == 0 and "exact field" in outcome.out and "report.html" in outcome.out
     assert json.loads((demo / "metrics.json").read_text())["steps"] == 2
+    assert (demo / "notes.md").read_text() == "mine" and (demo / "report.html").stat().st_size > 1000
+    assert [child.name for child in demo.parent.iterdir()] == ["demo"]
+
+
+def _earlier_demo(folder):
+    (folder / "cfm" / "samples").mkdir(parents=True)
+    (folder / "cfm" / "samples" / "x.png").write_text("old")
+    (folder / "metrics.json").write_text('{"fluvial": "0.1.0", "command": "demo"}')
+    for name in ("report.html", "gap.png"):
+        (folder / name).write_text("old")
+    return _content(folder)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("broken"), 2), (KeyboardInterrupt(), 130), (OSError(28, "No space left"), 2)]
+)
+def test_a_demo_that_fails_leaves_the_first_as_it_was(fluvial, tmp_path, monkeypatch, error, status):
+    out = tmp_path / "demo"
+    before = _earlier_demo(out)
+
+    def fails(*arguments, **settings):
+        raise error
+
+    monkeypatch.setattr("fluvial.cli.demo_run.measure", fails)
+    outcome = fluvial("demo", "--steps", 2, "--samples", 16, "--out", out)
+    assert outcome.status == status and "Traceback" not in outcome.err
+    assert _content(out) == before and [child.name for child in tmp_path.iterdir()] == ["demo"]
+
+
+def test_all_is_replaced_or_nothing(tmp_path):
+    out, workshop = tmp_path / "demo", tmp_path / "workshop"
+    before = _earlier_demo(out)
+    workshop.mkdir()
+    (workshop / "report.html").write_text("new")
+    with pytest.raises(OSError):
+        _replace(workshop, out, ["report.html", "cfm", "absent.png"])
+    assert _content(out) == before
+    (workshop / "replaced").rmdir()
+    _replace(workshop, out, ["report.html"])
+    assert (out / "report.html").read_text() == "new" and (out / "gap.png").read_text() == "old"
+
+
+def test_a_users_file_in_a_demos_run_is_named(fluvial, tmp_path):
+    before = _earlier_demo(tmp_path)
+    (tmp_path / "cfm" / "mynotes").mkdir()
+    (tmp_path / "cfm" / "mynotes" / "idea.md").write_text("dear")
+    assert "mynotes" in fluvial("demo", "--out", tmp_path).error
+    assert (tmp_path / "cfm" / "mynotes" / "idea.md").read_text() == "dear" and before.items() <= _content(
+        tmp_path
+    ).items()
 
 
 def test_foreign_folder_is_refused(fluvial, tmp_path):

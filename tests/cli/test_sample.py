@@ -175,6 +175,27 @@ def test_progress_ends_at_the_number_of_samples():
     assert steps == sorted(steps) and steps[-1] == 10 and {report.total for report in reports} == {10}
 
 
+def test_tolerances_below_float32_are_refused(fluvial, digits_run):
+    for option in ("--rtol", "--atol"):
+        error = fluvial("sample", digits_run, "--n", 4, "--solver", "dopri5", option, "1e-30").error
+        assert f"{option} must be at least 1e-07" in error and "rows" not in error
+
+
+def test_an_adaptive_solver_sees_no_rows_beside_those_asked_for():
+    seen = set()
+
+    def field(x, t, cond=None):
+        seen.add(len(x))
+        return -x
+
+    draw_samples(field, 5, (2,), solver=Solver("dopri5", None), batch_size=3)
+    assert seen == {3, 2}
+
+
+def test_help_names_the_files_that_are_written():
+    assert "000000.png, 000001.png" in Sample.EPILOGUE
+
+
 def test_adaptive_solver_matches_fixed_steps(fluvial, digits_run, tmp_path):
     fluvial("sample", digits_run, "--n", 4, "--solver", "dopri5", "--out", tmp_path / "a.npz")
     fluvial("sample", digits_run, "--n", 4, "--solver", "rk4", "--steps", 100, "--out", tmp_path / "b.npz")

@@ -135,8 +135,8 @@ def test_folders_without_or_with_half_labelled_images_are_refused(tmp_path) -> N
         _load(tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, -4])
+@pytest.mark.parametrize("size", [0, -4, 8193, 10**9])
 def test_size_must_be_positive(tmp_path, size) -> None:
     _picture(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="size must be a positive number of pixels"):
+    with pytest.raises(ValueError, match="size must be a number of pixels from 1 to 8192"):
         _load(tmp_path, size=size)

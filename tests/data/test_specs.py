@@ -67,3 +67,11 @@ def test_paths_are_found(tmp_path, monkeypatch) -> None:
     assert parse_spec("fashion-mnist").path == specs_module.Path("data/fashion-mnist")
     spec = parse_spec(f"folder:{tmp_path}/data")
     assert (spec.kind, spec.name, spec.path) == ("folder", "data", tmp_path / "data")
+
+
+@pytest.mark.parametrize("spec", ["3", "None", "Path('digits')"])
+def test_only_strings_are_specs(spec: str) -> None:
+    # In a process of its own, where annotations are not checked.
+    code = f"import fluvial as fv; from pathlib import Path; fv.load_dataset({spec})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "TypeError: spec must be a string such as 'digits' or 'x.npy', got " in done.stderr

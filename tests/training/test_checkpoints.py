@@ -95,9 +95,10 @@ def test_partial_folders_are_never_taken_and_are_removed(tmp_path: Path) -> None
     partial = tmp_path / "checkpoints" / ".partial-step-00000002"
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "checkpoints" / ".partial-x").write_text("a file")
     assert latest_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000001"
     remove_partial_checkpoints(tmp_path)
-    assert not partial.exists()
+    assert [child.name for child in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize("name", ["model", "ema", "optimizer"])
@@ -128,7 +129,7 @@ def test_damage_is_named(name: str, tmp_path: Path) -> None:
 def test_foreign_state_is_refused(content: bytes, tmp_path: Path) -> None:
     folder = save(tmp_path, 7)
     (folder / "state.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"is not a checkpoint of fluvial: state.json is damaged or foreign"):
+    with pytest.raises(ValueError, match=r"is not a checkpoint of fluvial: state.json .*; remove step-00000007 to use"):
         load_checkpoint(folder)
 
 
@@ -168,12 +169,23 @@ def test_full_disk_leaves_earlier_checkpoints_intact(tmp_path: Path) -> None:
     assert torch.equal(load_checkpoint(first).tensors("ema")["a"], TENSORS["ema"]["a"])
 
 
-def test_lost_folder_is_an_os_error(tmp_path: Path) -> None:
+def test_lost_folder_is_an_os_error_that_promises_nothing(tmp_path: Path) -> None:
     save(tmp_path, 1)
     shutil.rmtree(tmp_path / "checkpoints")
     (tmp_path / "checkpoints").write_text("in the way")
-    with pytest.raises(OSError, match="checkpoint not written"):
+    with pytest.raises(OSError, match=r"checkpoint not written \((File exists|Not a directory)\)") as caught:
         save(tmp_path, 2)
+    assert "intact" not in str(caught.value)
+    with pytest.raises(ValueError, match="checkpoints is a file, expected the folder of the checkpoints"):
+        latest_checkpoint(tmp_path)
+
+
+def test_step_must_be_that_of_the_folder(tmp_path: Path) -> None:
+    folder = save(tmp_path, 6)
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps({**state, "step": 5000}))
+    with pytest.raises(ValueError, match="step-00000006 is not a checkpoint of fluvial"):
+        load_checkpoint(folder)
 
 
 def test_incomplete_optimizer_state_is_refused() -> None:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from fluvial.training.config import TrainConfig, read_config, write_config
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+HEAD = 'fluvial = "0.1.0"\ndata = "digits"\nobjective = "cfm"\n'
 CONFIGS = st.builds(
     TrainConfig,
     data=TEXT,
-    size=st.none() | st.integers(1, 10**6),
+    size=st.none() | st.integers(1, 8192),
     held_out=st.none() | st.integers(0, 10**6) | st.floats(0, 1, exclude_max=True),
     labels=st.booleans(),
     lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
@@ -52,11 +53,15 @@ def test_config_survives_toml(config: TrainConfig, tmp_path: Path) -> None:
         ("ema", 1.0, r"ema must be in \[0, 1\), got 1.0"),
         ("ema", -0.1, r"ema must be in \[0, 1\)"),
         ("drop_labels", 1.0, r"drop_labels must be in \[0, 1\), got 1.0"),
-        ("warmup", -1, "warmup must be finite and not negative, got -1"),
+        ("warmup", -1, "warmup must be at least 0, got -1"),
         ("weight_decay", -0.1, "weight_decay must be finite and not negative"),
         ("clip", float("nan"), "clip must be finite and not negative, got nan"),
-        ("seed", -1, "seed must be finite and not negative, got -1"),
-        ("sample_every", -1, "sample_every must be finite and not negative"),
+        ("seed", -1, "seed must be at least 0, got -1"),
+        ("sample_every", -1, "sample_every must be at least 0, got -1"),
+        ("batch_size", 10**11, "batch_size must be at most 1000000, got 100000000000"),
+        ("size", 100_000, "size must be at most 8192, got 100000"),
+        ("width", 2**40, "width must be at most 65536"),
+        ("depth", 10**9, "depth must be at most 1000, got 1000000000"),
         *[
             (name, bad, f"{name} must be at least 1, got {bad}")
             for name in ("steps", "batch_size", "width", "depth", "bank_size", "log_every", "checkpoint_every", "keep")
@@ -92,10 +97,13 @@ def test_whole_numbers_are_accepted_as_floats() -> None:
     ("text", "message"),
     [
         ("steps = 5\n", "not written by fluvial"),
-        ('fluvial = "0.1.0"\nstep = 5\n', "unknown key 'step'; did you mean 'steps'?"),
-        ('fluvial = "0.1.0"\nsteps = "5"\n', "steps must be int, got '5'"),
-        ('fluvial = "0.1.0"\nlr = -1.0\n', "lr must be positive and finite, got -1.0"),
-        ('fluvial = "0.1.0"\nsteps = \n', "cannot be read"),
+        ('fluvial = 3\ndata = "digits"\nobjective = "cfm"\n', "not written by fluvial"),
+        ('[fluvial]\nuser = "me"\n', "not written by fluvial"),
+        ('fluvial = "0.1.0"\n', "not written by fluvial"),
+        (HEAD + "step = 5\n", "unknown key 'step'; did you mean 'steps'?"),
+        (HEAD + 'steps = "5"\n', "steps must be int, got '5'"),
+        (HEAD + "lr = -1.0\n", "lr must be positive and finite, got -1.0"),
+        (HEAD + "steps = \n", "cannot be read"),
     ],
 )
 def test_foreign_or_damaged_config(text: str, message: str, tmp_path: Path) -> None:

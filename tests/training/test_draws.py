@@ -1,7 +1,9 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluvial.training import draws
 from fluvial.training.draws import DataOrder, dropout_stream, step_generator, weights_stream
 
 
@@ -22,6 +24,22 @@ def test_batch_depends_on_the_step_alone(count: int, batch_size: int, step: int)
     assert torch.equal(used.batch(step), fresh)
 
 
+def test_only_permutations_that_a_batch_reaches_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is made once and forgotten, however many epochs a batch spans."""
+    made: list[int] = []
+    real = draws.generator
+
+    def counting(seed: int, epoch: int, *rest: int) -> torch.Generator:
+        made.append(epoch)
+        return real(seed, epoch, *rest)
+
+    monkeypatch.setattr(draws, "generator", counting)
+    order = DataOrder(5, 12, 0)
+    assert [len(order.batch(step)) for step in range(3)] == [12, 12, 12]
+    assert made == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert sum(value.numel() for value in vars(order)["_last"] if isinstance(value, torch.Tensor)) == 5
+
+
 def test_epochs_and_seeds_differ() -> None:
     order = DataOrder(100, 100, 0)
     assert not torch.equal(order.batch(0), order.batch(1))
@@ -29,8 +47,8 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_streams_do_not_overlap() -> None:
-    draws = [step_generator(0, 5), step_generator(0, 6), step_generator(0, 5, 1), step_generator(1, 5)]
-    values = [torch.rand((), generator=g).item() for g in draws]
+    streams = [step_generator(0, 5), step_generator(0, 6), step_generator(0, 5, 1), step_generator(1, 5)]
+    values = [torch.rand((), generator=g).item() for g in streams]
     with weights_stream(0):
         values.append(torch.rand(()).item())
     for step in (5, 6):

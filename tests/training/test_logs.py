@@ -6,6 +6,8 @@ import pytest
 
 from fluvial.training.logs import MetricsLog, check_tensorboard, read_metrics
 
+LINE = '{"step": 1, "loss": 2.0}'
+
 
 def test_lines_beyond_the_step_are_cut(tmp_path: Path) -> None:
     with MetricsLog(tmp_path, 0, False) as log:
@@ -29,9 +31,34 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nxx\n{"step": 2}\n')
+    (tmp_path / "metrics.jsonl").write_text(f"{LINE}\nxx\n{LINE}\n")
     with pytest.raises(ValueError, match=r"metrics.jsonl is damaged at line 2: 'xx'"):
         read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 2}',
+        '{"step": 2, "loss": "abc"}',
+        '{"step": 2, "loss": null}',
+        '{"step": 2, "loss": true}',
+        '{"step": 2, "loss": 1.0, "lr": []}',
+        '{"step": true, "loss": 1.0}',
+        '{"step": 2.5, "loss": 1.0}',
+        '{"step": 2, "loss": 1%s}' % ("0" * 400),
+    ],
+)
+def test_lines_without_numbers_are_damage(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f"{LINE}\n{line}\n{LINE}\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged at line 2"):
+        read_metrics(tmp_path)
+
+
+def test_norms_that_overflowed_are_numbers(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path, 0, False) as log:
+        log.write(1, {"loss": 2.0, "grad_norm": float("inf")})
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0, "grad_norm": float("inf")}]
 
 
 def test_lines_can_be_read_while_training_goes_on(tmp_path: Path) -> None:

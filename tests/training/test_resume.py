@@ -132,7 +132,7 @@ def test_changed_config_is_refused(tiny: Make, tmp_path: Path) -> None:
     Trainer(tiny(), tmp_path).fit()
     for field, value in {"width": 16, "lr": 0.5, "objective": "efm", "steps": 20}.items():
         with pytest.raises(
-            ValueError, match=rf"{field} cannot change on resume: .* was trained with .*, got {value!r}"
+            ValueError, match=rf"{field} cannot change .*: .* was trained with .*, the config now says {value!r}"
         ):
             Trainer(tiny(**{field: value}), tmp_path).fit(resume=True)
     result = Trainer(tiny(log_every=4, keep=1), tmp_path).fit(resume=True)
@@ -159,10 +159,39 @@ def test_changed_data_are_refused(tiny: Make, data_file: Path, tmp_path: Path) -
 
 def test_changed_net_is_refused(tiny: Make, tmp_path: Path) -> None:
     Trainer(tiny(), tmp_path).fit()
-    file = tmp_path / "config.toml"
-    file.write_text(file.read_text().replace("width = 8", "width = 16"))
-    with pytest.raises(ValueError, match=r"the net has changed: .*width=8.*width=16"):
+    file = tmp_path / "checkpoints" / "step-00000012" / "state.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "net": {**state["net"], "width": 16}}))
+    with pytest.raises(ValueError, match=r"the net has changed: .*width=16.*width=8"):
         Trainer(read_config(tmp_path), tmp_path).fit(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("lr = 0.003", "lr = 0.004", "lr cannot change .*: .*step-00000012 was trained with 0.003, .* says 0.004"),
+        ('objective = "cfm"', 'objective = "efm"', "objective cannot change .* with 'cfm', .* says 'efm'"),
+        ('path = "condot"', 'path = "vp"', "path cannot change .* with 'condot', .* says 'vp'"),
+        ("seed = 0", "seed = 0\nheld_out = 3", "held_out cannot change .* with None, .* says 3"),
+    ],
+)
+def test_a_config_edited_by_hand_is_refused(before: str, after: str, message: str, tiny: Make, tmp_path: Path) -> None:
+    Trainer(tiny(), tmp_path).fit()
+    file = tmp_path / "config.toml"
+    assert before in file.read_text()
+    file.write_text(file.read_text().replace(before, after))
+    if not after.endswith("held_out = 3"):  # which changes the data first
+        with pytest.raises(ValueError, match=message):
+            Trainer(read_config(tmp_path), tmp_path).fit(resume=True)
+    with pytest.raises(ValueError, match=message):
+        load_run(tmp_path)
+
+
+def test_what_changes_no_update_may_be_edited(tiny: Make, tmp_path: Path) -> None:
+    Trainer(tiny(), tmp_path).fit()
+    file = tmp_path / "config.toml"
+    file.write_text(file.read_text().replace("log_every = 3", "log_every = 4"))
+    assert load_run(tmp_path).config.log_every == 4
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tiny: Make, tmp_path: Path) -> None:
@@ -217,7 +246,16 @@ def test_a_signal_in_the_last_step_is_not_lost(tiny: Make, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"sums": [1.0]}, {"sums": None}, {"count": "x"}, {"data_hash": "0" * 64}, {"net": 3}]
+    "change",
+    [
+        {"sums": [1.0]},
+        {"sums": None},
+        {"count": "x"},
+        {"data_hash": "0" * 64},
+        {"data_hash": 3},
+        {"net": 3},
+        {"config": 3},
+    ],
 )
 def test_foreign_values_in_state_json_are_refused(change: dict[str, Any], tiny: Make, tmp_path: Path) -> None:
     folder = Trainer(tiny(), tmp_path).fit().checkpoint

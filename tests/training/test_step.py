@@ -1,9 +1,11 @@
 from contextlib import nullcontext
 from typing import Any
 
+import pytest
 import torch
 
 import fluvial as fv
+from fluvial.devices import to_device
 from fluvial.training.step import TrainStep, drop_labels
 
 
@@ -66,6 +68,24 @@ def test_only_the_net_runs_in_low_precision() -> None:
         step(fv.Batch(torch.ones(3, 2)), torch.Generator())
     assert net.seen == [torch.bfloat16]
     assert seen == [torch.float32, torch.float32]
+
+
+def test_tensors_arrive_on_the_device_unchanged() -> None:
+    value = torch.arange(6.0)
+    assert torch.equal(to_device(value, torch.device("cpu")), value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_host_does_not_wait_for_a_batch() -> None:
+    value, device = torch.arange(6.0), torch.device("cuda")
+    to_device(value, device)
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moved = to_device(value, device)
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    assert torch.equal(moved.cpu(), value)
 
 
 def test_loss_is_the_objective_s() -> None:

@@ -19,7 +19,7 @@ def test_run_folder_and_metrics(tiny: Make, tmp_path: Path) -> None:
     reports: list[Progress] = []
     run = tmp_path / "run"
     result = Trainer(tiny(log_every=5, keep=2), run, progress=reports.append).fit()
-    assert {child.name for child in run.iterdir()} == {"config.toml", "metrics.jsonl", "checkpoints"}
+    assert {child.name for child in run.iterdir()} == {"config.toml", "metrics.jsonl", "checkpoints", ".lock"}
     assert [child.name for child in sorted((run / "checkpoints").iterdir())] == ["step-00000010", "step-00000012"]
     rows = read_metrics(run)
     assert [row["step"] for row in rows] == [5, 10, 12]

@@ -2,6 +2,8 @@
 
 import json
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -9,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import tyro
 
 from fluvial.cli.folders import check_writable
-from fluvial.cli.render import console, renderer
+from fluvial.cli.render import console, json_text, renderer
+from fluvial.data.memory import check_fits
+from fluvial.training.folders import foreign_file
+from fluvial.training.interrupts import deferred_signals
 
 if TYPE_CHECKING:
     from fluvial.cli.demo_measure import Scores
+
+
+DIGIT_VALUES = 64
+"""Numbers in one digit."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ writes, in the folder --out:
   metrics.json    every number
   cfm/, efm/      the runs: fluvial sample runs/demo/cfm --n 64 --out more.png
 
-A second demo replaces the first in the same folder.
+A second demo in the same folder replaces the first once it is complete; other files stay.
 
 examples:
   fluvial demo
@@ -59,32 +68,65 @@ examples:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         if self.samples < 16:
             raise ValueError(f"--samples must be at least 16, got {self.samples}")
-        check_writable(self.out / "metrics.json")
-        if self.out.is_dir() and any(self.out.iterdir()) and not _is_demo(self.out):
+        needed = 12 * 4 * self.samples * DIGIT_VALUES  # three models' samples, and those with noise, in a few copies
+        check_fits(needed, f"--samples {self.samples}", "ask for fewer")
+        for path in (self.out, self.out / "metrics.json"):
+            check_writable(path)
+        self._check_replaceable()
+
+    def _check_replaceable(self) -> None:
+        if not self.out.is_dir() or not any(self.out.iterdir()):
+            return
+        if not _is_demo(self.out):
             raise ValueError(f"--out {str(self.out)!r} holds files that are not of a demo; choose another folder")
+        for name in ("cfm", "efm"):
+            foreign = foreign_file(self.out / name) if (self.out / name).is_dir() else None
+            if foreign is not None:
+                raise ValueError(f"{foreign} was not written by fluvial and a new demo would remove it; move it first")
 
     def execute(self) -> int:
         """Runs the demo and prints its table and verdicts."""
-        from fluvial.cli.demo_run import DemoSettings, run_demo
+        from fluvial.cli.demo_run import OUTPUTS, DemoSettings, run_demo
         from fluvial.training import Interrupted
 
-        settings = DemoSettings(self.out, self.steps, self.seed, self.samples)
-        try:
-            with renderer() as progress:
-                values, scores, names = run_demo(settings, progress)
-        except Interrupted as stop:
-            saved = f"step {stop.step} is saved in {stop.checkpoint}"
-            print(f"fluvial: interrupted: {saved}; fluvial demo starts over", file=sys.stderr)
-            return 128 + stop.signum
+        out = self.out.resolve()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as workshop:
+            settings = DemoSettings(self.out, Path(workshop), self.steps, self.seed, self.samples)
+            try:
+                with renderer() as progress:
+                    values, scores, names = run_demo(settings, progress)
+            except Interrupted as stop:
+                print(f"fluvial: interrupted: {self.out} is as it was; fluvial demo starts over", file=sys.stderr)
+                return 128 + stop.signum
+            _replace(Path(workshop), out, OUTPUTS)
         if self.json:
-            print(json.dumps(values, indent=2))
+            print(json_text(values))
         else:
             _print_summary(scores, names, self.out)
         return 0
 
 
+def _replace(workshop: Path, out: Path, names: Sequence[str]) -> None:
+    """Moves what was made to ``out`` and touches nothing else there; all is moved or none. A signal waits."""
+    replaced = workshop / "replaced"
+    replaced.mkdir()
+    out.mkdir(exist_ok=True)
+    old = [(out / name, replaced / name) for name in names if (out / name).exists()]
+    done: list[tuple[Path, Path]] = []
+    with deferred_signals():
+        try:
+            for source, target in [*old, *((workshop / name, out / name) for name in names)]:
+                source.rename(target)
+                done.append((source, target))
+        except OSError:
+            for source, target in reversed(done):
+                target.rename(source)
+            raise
+
+
 def _is_demo(folder: Path) -> bool:
-    """Whether an earlier demo, complete or not, wrote this folder."""
+    """Whether an earlier demo wrote this folder."""
     try:
         values = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,6 +1,5 @@
 """The demo from the first update to the last figure."""
 
-import json
 import platform
 import shlex
 import time
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fluvial import __version__
 from fluvial.cli.demo_measure import NOISE, Scores, measure
 from fluvial.cli.drawing import Solver, draw_samples
-from fluvial.cli.folders import written_aside
-from fluvial.cli.render import format_seconds
+from fluvial.cli.render import format_seconds, json_text
 from fluvial.progress import Progress, ProgressCallback
 
 if TYPE_CHECKING:
@@ -26,21 +24,26 @@ if TYPE_CHECKING:
 MODELS = {"CFM": "cfm", "EFM": "efm"}
 EXACT = "exact field"
 SOLVER = Solver("heun", 25)
-OUTPUTS = ("report.html", "samples.png", "loss.png", "nearest.png", "gap.png")
+OUTPUTS = ("metrics.json", "report.html", "samples.png", "loss.png", "nearest.png", "gap.png", *MODELS.values())
+"""What a demo owns in its folder."""
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What the demo can be told: where to write, updates per model, seed, samples per model."""
+    """What the demo can be told: where to write, updates per model, seed, samples per model.
+
+    ``workshop`` is the folder where everything is made; its content then replaces that of an earlier demo in ``out``.
+    """
 
     out: Path
+    workshop: Path
     steps: int
     seed: int
     samples: int
 
 
 def run_demo(settings: DemoSettings, progress: ProgressCallback) -> tuple[dict[str, Any], Scores, list[str]]:
-    """Trains, samples, measures and writes everything.
+    """Trains, samples, measures and writes everything to the workshop.
 
     Returns:
         The content of metrics.json, the scores, and the names of the models that are judged.
@@ -51,9 +54,6 @@ def run_demo(settings: DemoSettings, progress: ProgressCallback) -> tuple[dict[s
     from fluvial.fields import ExactField
 
     watch = _Stopwatch()
-    _write_metrics(settings, {"complete": False})
-    for name in OUTPUTS:
-        (settings.out / name).unlink(missing_ok=True)
     runs = {name: _train(settings, short, progress) for name, short in MODELS.items()}
     watch.lap("training both models")
     data = runs["CFM"].dataset()
@@ -74,9 +74,9 @@ def run_demo(settings: DemoSettings, progress: ProgressCallback) -> tuple[dict[s
 def _train(settings: DemoSettings, objective: str, progress: ProgressCallback) -> "Run":
     from fluvial.training import TrainConfig, Trainer, load_run
 
-    folder = settings.out / objective
+    folder = settings.workshop / objective
     config = TrainConfig(data="digits", objective=objective, steps=settings.steps, seed=settings.seed)
-    Trainer(config, folder, progress=progress).fit(overwrite=True)
+    Trainer(config, folder, progress=progress).fit()
     return load_run(folder)
 
 
@@ -114,8 +114,7 @@ def _write_metrics(settings: DemoSettings, values: Mapping[str, Any]) -> dict[st
     """Writes metrics.json, which also marks the folder as a demo's; returns its content."""
     head = {"fluvial": __version__, "command": "demo", "steps": settings.steps}
     content = {**head, "seed": settings.seed, "samples": settings.samples, **values}
-    with written_aside(settings.out / "metrics.json") as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (settings.workshop / "metrics.json").write_text(json_text(content) + "\n", encoding="utf-8")
     return content
 
 
@@ -133,9 +132,9 @@ def _write_report(
 
     data = runs["CFM"].dataset()
     losses = {name: read_metrics(run.folder) for name, run in runs.items()}
-    figures = draw_all(settings.out, samples, data.train.x, data.held_out.x, losses, gaps)
+    figures = draw_all(settings.workshop, samples, data.train.x, data.held_out.x, losses, gaps)
     provenance = {**_provenance(settings, data.train.content_hash), **watch.rows()}
-    write_report(demo_report(scores, list(samples), gaps, figures, provenance), settings.out / "report.html")
+    write_report(demo_report(scores, list(samples), gaps, figures, provenance), settings.workshop / "report.html")
 
 
 def _provenance(settings: DemoSettings, data_hash: str) -> dict[str, str]:

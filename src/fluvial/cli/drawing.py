@@ -1,6 +1,7 @@
 """Samples of a field, drawn batch by batch so that the batch size changes the memory used and nothing else.
 
-An adaptive solver is the exception: it chooses its steps for a whole batch, so its samples agree to its tolerances.
+An adaptive solver is the exception: it chooses its steps for a whole batch, so its samples agree to its tolerances,
+and it is given no rows beside those asked for.
 """
 
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def draw_samples(
         seed: Seed of the noise.
         solver: How to integrate.
         label: Condition of every sample; None for none.
-        batch_size: Samples integrated together, filled up to a multiple of 8.
+        batch_size: Samples integrated together, filled up to a multiple of 8 where steps are fixed.
         device: Where ``field`` computes.
         task: Name shown beside the bar.
         progress: Called after every step with the number of samples that are done.
@@ -78,10 +79,11 @@ def draw_samples(
     from fluvial.solvers import ADAPTIVE_METHODS, solve
 
     adaptive = solver.method in ADAPTIVE_METHODS
-    parts, evaluations, rows = [], 0, _filled(batch_size)
+    filled = (lambda rows: rows) if adaptive else _filled
+    parts, evaluations, rows = [], 0, filled(batch_size)
     for start in range(0, n, rows):
         count = min(rows, n - start)
-        x0 = noise(seed, start, _filled(count), shape).to(device)
+        x0 = noise(seed, start, filled(count), shape).to(device)
         cond = None if label is None else torch.full((len(x0),), label, device=device)
         with torch.no_grad():
             end = solve(

@@ -27,13 +27,16 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"cannot write {str(path)!r}: {error.strerror} in {str(parent)!r}") from error
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """Raises ValueError unless ``path`` may be written; a folder is only replaced if it holds nothing but samples."""
+def check_output(path: Path, overwrite: bool, *, folder: bool = False) -> None:
+    """Raises ValueError unless ``path`` may be written as a file or a folder.
+
+    A folder is only replaced by a folder, and only if it holds nothing but samples.
+    """
     check_writable(path)
     if path.is_dir():
         names = [child.name for child in path.iterdir()]
         foreign = [name for name in names if not SAMPLE_NAME.fullmatch(name)]
-        if foreign or path.suffix:
+        if foreign or not folder:
             what = f"it holds {foreign[0]!r}" if foreign else "it is a folder"
             raise ValueError(f"--out {str(path)!r} cannot be replaced by samples: {what}; choose another name")
         if not names:
@@ -46,7 +49,11 @@ def check_output(path: Path, overwrite: bool) -> None:
 def written_aside(path: Path) -> Iterator[Path]:
     """A path of the same name and suffix to write a file or folder to; the end of the block renames it to ``path``.
 
-    After an error, what was written is removed and ``path`` is as it was.
+    After an error, what was written is removed and ``path`` is as it was. A link stays, and what it leads to is
+    replaced.
+
+    Raises:
+        OSError: If the disk refuses it; ``path`` is named.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -55,13 +62,17 @@ def written_aside(path: Path) -> Iterator[Path]:
         >>> (folder / "a.txt").read_text()
         'whole'
     """
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.absolute().parent) as workshop:
-        aside = Path(workshop) / path.name
-        yield aside
-        if path.is_dir():
-            path.rename(Path(workshop) / "replaced")
-        aside.replace(path)
+    target = path.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=target.parent) as workshop:
+            aside = Path(workshop) / path.name
+            yield aside
+            if target.is_dir():
+                target.rename(Path(workshop) / "replaced")
+            aside.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, f"not written ({error.strerror or error})", str(path)) from error
 
 
 def size_on_disk(folder: Path) -> int:

@@ -1,14 +1,14 @@
 """``fluvial info``: what is in the folder of a run."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from fluvial.cli.classes import list_classes
 from fluvial.cli.folders import size_on_disk
-from fluvial.cli.render import console, format_value
+from fluvial.cli.render import console, format_value, json_text
 from fluvial.training.config import TrainConfig, read_config
 
 
@@ -35,7 +35,7 @@ examples:
         """Prints the table."""
         values = describe_run(self.run)
         if self.json:
-            print(json.dumps(values, indent=2))
+            print(json_text(values))
             return 0
         from rich.table import Table
 
@@ -56,16 +56,22 @@ def describe_run(run: Path) -> dict[str, Any]:
     """
     from fluvial.training.checkpoints import list_checkpoints, load_checkpoint
     from fluvial.training.logs import read_metrics
+    from fluvial.training.source import read_data_form
 
     config = read_config(run)
     folders = list_checkpoints(run)
     last = load_checkpoint(folders[-1]) if folders else None
+    form = None if last is None else read_data_form(last.state.get("data"), last.folder)
+    table = None if form is None else form.table
     losses = read_metrics(run)
     parameters = None if last is None else sum(value.numel() for value in last.tensors("ema").values())
     step = 0 if last is None else last.step
     return {
         "run": str(run),
         "config": asdict(config),
+        "class_names": [] if form is None else list(form.class_names),
+        "columns": None if table is None else list(table.columns),
+        "columns_left_out": None if table is None else list(table.dropped),
         "parameters": parameters,
         "step": step,
         "steps": config.steps,
@@ -91,10 +97,14 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         state = "finished: every step is done"
     else:
         state = f"resumable: fluvial train --resume {values['run']}"
+    columns = [] if values["columns"] is None else [("columns", ", ".join(values["columns"]))]
+    if values["columns_left_out"]:
+        columns += [("columns left out", f"{', '.join(values['columns_left_out'])} (not numeric)")]
     return [
         ("data", f"{config.data}{size}, split seed {config.seed}"),
+        *columns,
         ("objective", objective + (f", bank of {config.bank_size}" if config.objective == "efm" else "")),
-        ("labels", "yes" if config.labels else "no"),
+        ("labels", _labels(config.labels, values["class_names"])),
         ("net", f"MLP, width {config.width}, depth {config.depth}, {parameters}"),
         ("optimiser", f"AdamW, lr {config.lr:g}, batch size {config.batch_size}, EMA {config.ema:g}"),
         ("step", f"{values['step']:,} of {values['steps']:,}"),
@@ -105,6 +115,13 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("size on disk", f"{values['bytes'] / 1e6:.1f} MB"),
         ("state", state),
     ]
+
+
+def _labels(used: bool, names: list[str]) -> str:
+    known = list_classes(names)
+    if used:
+        return f"yes: {known}" if known else "yes"
+    return f"no (the data have {known})" if known else "no"
 
 
 def _loss(point: dict[str, float] | None) -> str:

@@ -1,11 +1,13 @@
 """Shows progress on stderr: a live bar on a terminal, a plain line now and then elsewhere, nothing on other ranks."""
 
+import json
+import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluvial.progress import Progress
 
@@ -43,6 +45,24 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def json_text(values: Any) -> str:
+    """JSON with null for numbers that are not finite, which the format does not know.
+
+    Example:
+        >>> json_text({"loss": float("nan"), "step": 3})
+        '{\\n  "loss": null,\\n  "step": 3\\n}'
+    """
+    return json.dumps(_finite(values), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def format_value(value: float) -> str:

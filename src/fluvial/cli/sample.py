@@ -1,6 +1,5 @@
 """``fluvial sample``: draws samples from a run, with a sidecar that says how."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from fluvial import __version__
+from fluvial.cli.classes import class_number
 from fluvial.cli.drawing import Solver, draw_samples
-from fluvial.cli.folders import check_output, written_aside
-from fluvial.cli.render import renderer
+from fluvial.cli.folders import written_aside
+from fluvial.cli.outputs import check_outputs, output_format, sidecar_of
+from fluvial.cli.render import json_text, renderer
 from fluvial.cli.samples import Form, check_form, form_of, write_samples
+from fluvial.data.memory import check_fits
 from fluvial.training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from fluvial.fields.base import Field
     from fluvial.training.runs import Run
 
-SUFFIXES = (".png", ".npz", "")
 DEFAULT_STEPS = 50
+FINEST_TOLERANCE = 1e-7
+"""About the spacing of float32 numbers at 1: a smaller error than that cannot be measured."""
 UINT8_RULE = "round(127.5 (x + 1)), clipped to 0..255"
 
 
@@ -34,14 +37,14 @@ class Sample:
 outputs (the name decides):
   x.png   a grid of images; a scatter plot of points in the plane
   x.npz   key x: float32, images in [-1, 1], tables in their original units; key labels with --label
-  x       a folder of images 00000.png, 00001.png, ...
+  x       a folder of images 000000.png, 000001.png, ...
   A sidecar x.json records checkpoint, solver, evaluations, seed, label and guidance.
 
 examples:
   fluvial sample runs/a --n 64 --steps 50 --solver heun --seed 0 --out samples.png
   fluvial sample runs/a --n 10000 --out samples.npz
   fluvial sample runs/a --hybrid-tau 0.2              exact field of the training data first, then the learned one
-  fluvial sample runs/a --label 3 --guidance 2        for runs trained with --labels
+  fluvial sample runs/a --label 3 --guidance 2        for runs trained with --labels; or the name of a class
 
 Sample i depends on the seed and on i alone: neither --n nor --batch-size changes it
 (with dopri5, whose steps suit a whole batch, only up to its tolerances).
@@ -54,15 +57,17 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     out: Annotated[
         Path | None, tyro.conf.arg(help_behavior_hint="(default: a .png or .npz in RUN/samples)", metavar="PATH")
     ] = None
-    """Where to write: NAME.png, NAME.npz, or a folder (no suffix)."""
+    """Where to write: NAME.png, NAME.npz, or a folder (any other name)."""
     solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
     """How the field is integrated; dopri5 chooses its own steps."""
     steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; not with dopri5)")] = None
     """Number of solver steps from noise to data."""
     seed: int = 0
     """Seed of the noise."""
-    label: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: unconditional)")] = None
-    """Class to draw, counted from 0; needs a run trained with labels."""
+    label: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: unconditional)", metavar="NAME|INT")] = (
+        None
+    )
+    """Class to draw: its name (fluvial info lists them), or its number from 0; needs a run trained with labels."""
     guidance: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: 1)")] = None
     """Guidance scale w of v_null + w (v_cond - v_null); 1 is no guidance; needs --label."""
     hybrid_tau: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: learned throughout)")] = None
@@ -90,15 +95,14 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         for name in ("rtol", "atol"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"--{name} must be positive and finite, got {getattr(self, name)}")
+            if not FINEST_TOLERANCE <= getattr(self, name) < math.inf:
+                least = f"at least {FINEST_TOLERANCE:g}, the resolution of float32, and finite"
+                raise ValueError(f"--{name} must be {least}, got {getattr(self, name):g}")
         self._validate_solver(given)
         if self.hybrid_tau is not None and not 0 < self.hybrid_tau < 1:
             raise ValueError(f"--hybrid-tau must be between 0 and 1, got {self.hybrid_tau}")
         if self.out is not None:
-            if self.out.suffix not in SUFFIXES:
-                raise ValueError(f"--out must end in .png, .npz or no suffix (a folder), got {str(self.out)!r}")
-            _check_outputs(self.out, self.overwrite)
+            check_outputs(self.out, self.overwrite)
         self._validate_labels(read_config(self.run))
 
     def _validate_solver(self, given: tuple[str, ...]) -> None:
@@ -113,8 +117,6 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     def _validate_labels(self, config: TrainConfig) -> None:
         if self.label is not None and not config.labels:
             raise ValueError(f"--label needs a run trained with --labels; {self.run} was trained without")
-        if self.label is not None and self.label < 0:
-            raise ValueError(f"--label must not be negative, got {self.label}")
         if self.guidance is not None and self.label is None:
             raise ValueError("--guidance needs --label: it strengthens the condition")
         if self.guidance is not None and not math.isfinite(self.guidance):
@@ -125,33 +127,40 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         from fluvial.training import load_run
 
         run = load_run(self.run)
-        form = form_of(run)
-        out = self.out or self._default_out(run, form)
-        _check_outputs(out, self.overwrite)
+        form, label = form_of(run), self._class(run)
+        out = self.out or self._default_out(run, form, label)
+        check_outputs(out, self.overwrite)
         check_form(form, out)
-        x, evaluations = self._draw(run)
+        _check_memory(self.n, form)
+        x, evaluations = self._draw(run, label)
         if not bool(x.isfinite().all()):
             raise ValueError("samples hold NaN or infinite values: the net has diverged or --guidance is too strong")
-        sidecar = json.dumps(self._sidecar(run, form, out, evaluations), indent=2)
-        write_samples(form, x, out, self.label)
-        with written_aside(out.with_suffix(".json")) as aside:
+        sidecar = json_text(self._sidecar(run, form, out, label, evaluations))
+        write_samples(form, x, out, label)
+        with written_aside(sidecar_of(out)) as aside:
             aside.write_text(sidecar + "\n", encoding="utf-8")
         summary = f"{out}: {self.n} samples of {self.run} at step {run.step}, {evaluations} evaluations each"
         print(sidecar if self.json else summary)
         return 0
 
-    def _draw(self, run: "Run") -> "tuple[Tensor, int]":
+    def _class(self, run: "Run") -> int | None:
+        classes = run.net_spec.classes
+        if self.label is None or classes is None:
+            return None
+        return class_number(self.label, run.data_form.class_names, classes)
+
+    def _draw(self, run: "Run", label: int | None) -> "tuple[Tensor, int]":
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with renderer() as progress:
             return draw_samples(
-                self._field(run, device),
+                self._field(run, label, device),
                 self.n,
                 run.net_spec.shape,
                 seed=self.seed,
                 solver=Solver(self.solver, self._steps, self.rtol, self.atol),
-                label=self.label,
+                label=label,
                 batch_size=self.batch_size,
                 device=device,
                 progress=progress,
@@ -161,32 +170,28 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     def _steps(self) -> int | None:
         return self.steps or (None if self.solver == "dopri5" else DEFAULT_STEPS)
 
-    def _default_out(self, run: "Run", form: Form) -> Path:
+    def _default_out(self, run: "Run", form: Form, label: int | None) -> Path:
         parts = [f"step-{run.step:08d}", self.solver, self._steps, f"seed-{self.seed}", f"n-{self.n}"]
-        for name in ("label", "guidance", "hybrid_tau"):
-            value = getattr(self, name)
-            parts += [] if value is None else [f"{name.replace('_', '-')}-{value:g}"]
+        for name, value in {"label": label, "guidance": self.guidance, "hybrid-tau": self.hybrid_tau}.items():
+            parts += [] if value is None else [f"{name}-{value:g}"]
         suffix = ".png" if form.has_picture else ".npz"
         return self.run / "samples" / ("_".join(str(part) for part in parts if part is not None) + suffix)
 
-    def _field(self, run: "Run", device: str) -> "Field":
+    def _field(self, run: "Run", label: int | None, device: str) -> "Field":
         """The learned field, guided and preceded by the exact one as asked for."""
         from fluvial.fields import ExactField, Guided, Hybrid
 
-        classes = run.net_spec.classes
-        if self.label is not None and (classes is None or self.label >= classes):
-            raise ValueError(f"--label must be below the number of classes, {classes}, got {self.label}")
         net = run.net.to(device)
         field: Field = net if self.guidance is None else Guided(net, self.guidance)
         if self.hybrid_tau is None:
             return field
         train = run.dataset().train
-        exact = ExactField(train.x, run.path, labels=None if self.label is None else train.labels)
+        exact = ExactField(train.x, run.path, labels=None if label is None else train.labels)
         return Hybrid(exact.to(device), field, self.hybrid_tau)
 
-    def _sidecar(self, run: "Run", form: Form, out: Path, evaluations: int) -> dict[str, Any]:
+    def _sidecar(self, run: "Run", form: Form, out: Path, label: int | None, evaluations: int) -> dict[str, Any]:
         adaptive = self.solver == "dopri5"
-        image = form.kind == "image"
+        image, names = form.kind == "image", run.data_form.class_names
         return {
             "fluvial": __version__,
             "file": out.name,
@@ -201,14 +206,18 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             "rtol": self.rtol if adaptive else None,
             "atol": self.atol if adaptive else None,
             "evaluations": evaluations,
-            "label": self.label,
+            "label": label,
+            "label_name": names[label] if label is not None and label < len(names) else None,
             "guidance": self.guidance,
             "hybrid_tau": self.hybrid_tau,
-            "uint8": UINT8_RULE if image and out.suffix != ".npz" else None,
+            "uint8": UINT8_RULE if image and output_format(out) != "npz" else None,
             "units": "[-1, 1]" if image else "original",
+            "columns": None if form.table is None else list(form.table.columns),
+            "columns_left_out": None if form.table is None else list(form.table.dropped),
         }
 
 
-def _check_outputs(out: Path, overwrite: bool) -> None:
-    check_output(out, overwrite)
-    check_output(out.with_suffix(".json"), overwrite)
+def _check_memory(n: int, form: Form) -> None:
+    # The batches, and the one tensor that is made of them, float32.
+    needed = 2 * 4 * n * math.prod(form.shape)
+    check_fits(needed, f"--n {n}", "draw fewer at a time, each time with another --seed")

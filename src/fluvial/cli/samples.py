@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluvial.cli.folders import written_aside
+from fluvial.cli.outputs import output_format
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fluvial.data import Standardization
     from fluvial.training import Run
-
-_NEEDS_DATA = (".npy", ".npz", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,16 @@ class Form:
 
 
 def form_of(run: "Run") -> Form:
-    """The form of a run's samples; the data are read only where the run alone does not tell."""
-    shape, data = run.net_spec.shape, run.config.data
-    if Path(data).suffix.lower() in _NEEDS_DATA and ":" not in data:
-        dataset = run.dataset()
-        return Form(dataset.name, dataset.kind, dataset.shape, dataset.table)
-    return Form(data.partition(":")[0], "image" if len(shape) == 3 else "points", shape)
+    """The form of a run's samples, which the run alone tells: its data may be gone."""
+    data = run.data_form
+    return Form(data.name, data.kind, run.net_spec.shape, data.table)
 
 
 def check_form(form: Form, out: Path) -> None:
     """Raises ValueError if such samples cannot be written as ``out`` asks for."""
-    if out.suffix == ".png" and not form.has_picture:
+    if output_format(out) == "png" and not form.has_picture:
         raise ValueError(f"--out {out}: samples of shape {form.shape} have no picture; write an .npz")
-    if out.suffix == "" and form.kind != "image":
+    if output_format(out) == "folder" and form.kind != "image":
         raise ValueError(f"--out {out}: only images can be written to a folder; write an .npz")
 
 
@@ -60,20 +56,22 @@ def write_samples(form: Form, x: "Tensor", out: Path, label: int | None = None) 
     Args:
         form: What they are.
         x: Samples as the model makes them, shape (n, *shape).
-        out: ``NAME.png``, ``NAME.npz`` or a folder without suffix.
+        out: ``NAME.png``, ``NAME.npz`` or a folder.
         label: Class of the samples, stored in an ``.npz``.
     """
     import numpy as np
 
     from fluvial.data import save_grid, save_images
 
+    kind = output_format(out)
     with written_aside(out) as aside:
-        if out.suffix == ".npz":
+        if kind == "npz":
             labels: dict[str, Any] = {} if label is None else {"labels": np.full(len(x), label, np.int64)}
-            np.savez_compressed(aside, x=_original(form, x), **labels)
+            with aside.open("wb") as file:  # savez adds a suffix to names that do not end in .npz
+                np.savez_compressed(file, x=_original(form, x), **labels)
         elif form.kind != "image":
             _scatter(form, _original(form, x), aside)
-        elif out.suffix == ".png":
+        elif kind == "png":
             save_grid(x, aside)
         else:
             save_images(x, aside)

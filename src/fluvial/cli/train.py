@@ -1,17 +1,19 @@
 """``fluvial train``: trains a run, or continues one."""
 
-import json
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
+from fluvial.cli.errors import as_options
 from fluvial.cli.folders import check_writable
-from fluvial.cli.render import format_seconds, format_value, renderer
-from fluvial.data.specs import DATASETS
+from fluvial.cli.render import format_seconds, format_value, json_text, renderer
+from fluvial.data.specs import DATASETS, parse_spec
 from fluvial.training.config import TrainConfig, read_config
 from fluvial.training.folders import check_run_folder
 
@@ -66,8 +68,9 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
             return
         if self.out is None:
             raise ValueError("--out FOLDER is required for a new run (or --resume RUN); see fluvial train --help")
-        self.config.validate()
-        check_run_folder(self.out, self.overwrite)
+        with _settings_as_options():
+            self.config.validate()
+        check_run_folder(self.out, self.overwrite, self.config.data)
         check_writable(self.out)
 
     def execute(self) -> int:
@@ -84,7 +87,7 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
         seconds = time.monotonic() - start
         if self.json:
             values = {"run": str(result.run), "step": result.step, "loss": result.loss, "seconds": round(seconds, 3)}
-            print(json.dumps({**values, "checkpoint": str(result.checkpoint)}, indent=2))
+            print(json_text({**values, "checkpoint": str(result.checkpoint)}))
             return 0
         print(
             f"{result.run}: step {result.step}, final loss {format_value(result.loss)}, "
@@ -102,7 +105,34 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
     def _fit(self) -> "TrainResult":
         from fluvial.training import Trainer
 
-        config = self.config if self.resume is None else read_config(self.resume)
-        with renderer() as progress:
-            trainer = Trainer(config, self._run, progress=progress)
-            return trainer.fit(resume=self.resume is not None, overwrite=self.overwrite)
+        if self.resume is not None:
+            with renderer() as progress:
+                return Trainer(read_config(self.resume), self.resume, progress=progress).fit(resume=True)
+        with _settings_as_options():
+            _say_what_is_left_out(self.config)
+            with renderer() as progress:
+                return Trainer(self.config, self._run, progress=progress).fit(overwrite=self.overwrite)
+
+
+@contextmanager
+def _settings_as_options() -> Iterator[None]:
+    """Turns the names of settings in errors into options, since that is how they were given."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = as_options(str(error), [setting.name for setting in fields(TrainConfig)])
+        if message == str(error):
+            raise
+        raise ValueError(message) from error
+
+
+def _say_what_is_left_out(config: TrainConfig) -> None:
+    # The training reads the table once more; it is told now, since afterwards the time has been spent.
+    if parse_spec(config.data).kind != "table":
+        return
+    from fluvial.training.source import load_source
+
+    data = load_source(config)
+    if data.table is not None and data.table.dropped:
+        names = ", ".join(map(repr, data.table.dropped))
+        print(f"fluvial: {data.name}: columns left out, which do not hold numbers alone: {names}", file=sys.stderr)

@@ -41,4 +41,6 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
         if "Object arrays" in str(error):
             raise ValueError(f"{path} holds Python objects, which are not read; save an array of numbers") from None
-        raise ValueError(f"{path} is damaged or no {path.suffix} file ({error})") from None
+        # NumPy takes any other file for a pickle and advises to trust it, which is not what to do.
+        reason = "it does not begin like one" if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path} is damaged or no {path.suffix} file ({reason})") from None

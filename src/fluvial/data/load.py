@@ -10,7 +10,7 @@ from fluvial.data.digits import HELD_OUT as DIGITS_HELD_OUT
 from fluvial.data.digits import read_digits
 from fluvial.data.fashion_mnist import read_fashion_mnist
 from fluvial.data.folder import read_folder
-from fluvial.data.specs import Spec, parse_spec
+from fluvial.data.specs import LARGEST_SIZE, Spec, parse_spec
 from fluvial.data.tables import load_table
 from fluvial.data.toys import make_toy
 
@@ -35,6 +35,7 @@ def load_dataset(spec: str, *, seed: int = 0, size: int | None = None, held_out:
     Raises:
         ValueError: If the spec is unknown, what it names is absent, damaged or empty, values are NaN or
             infinite, or an argument does not fit.
+        TypeError: If the spec is no string.
 
     Example:
         >>> digits = fv.load_dataset("digits", seed=0)
@@ -44,8 +45,8 @@ def load_dataset(spec: str, *, seed: int = 0, size: int | None = None, held_out:
     parsed = parse_spec(spec)
     if size is not None and parsed.kind not in ("folder", "celeba"):
         raise ValueError(f"size={size} is for folder:PATH and celeba:PATH, the data set is {spec!r}")
-    if size is not None and size < 1:
-        raise ValueError(f"size must be a positive number of pixels, got {size}")
+    if size is not None and not 1 <= size <= LARGEST_SIZE:
+        raise ValueError(f"size must be a number of pixels from 1 to {LARGEST_SIZE}, got {size}")
     if seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed}")
     try:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
+from fluvial.data.memory import check_fits
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -62,13 +64,17 @@ def read_pictures(paths: Sequence[Path], *, size: int | None, crop: int | None, 
         grey: Whether all become grey; else all become RGB.
 
     Raises:
-        ValueError: If a file is damaged, or smaller than ``crop``; the file is named.
+        ValueError: If a file is damaged, or smaller than ``crop``; the file is named; or if they do not fit into
+            memory.
     """
 
     def pixels(path: Path) -> UInt8[np.ndarray, "C H W"]:
         return _reading(path, path, lambda image: _pixels(image, path, size, crop, grey))
 
     first = pixels(paths[0])
+    check_fits(
+        len(paths) * first.nbytes, f"{len(paths)} pictures of shape {first.shape}", "give a smaller --size (size=)"
+    )
     values = np.empty((len(paths), *first.shape), np.uint8)
     for i, image in enumerate(in_threads(pixels, paths)):
         values[i] = image

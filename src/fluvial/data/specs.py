@@ -30,6 +30,9 @@ DATASETS: dict[str, str] = {
 }
 """Every form that a spec can take, with a line that describes it."""
 
+LARGEST_SIZE = 8192
+"""Largest side in pixels to which pictures are resized."""
+
 FASHION_MNIST_FOLDERS = (Path("data/fashion-mnist"), Path("/usr/share/datasets/fashion-mnist"))
 """Where Fashion-MNIST is looked for when the spec gives no path."""
 
@@ -77,6 +80,7 @@ def parse_spec(spec: str) -> Spec:
     Raises:
         ValueError: If the spec has none of these forms (with the nearest valid name), or names a path that is
             absent.
+        TypeError: If it is no string.
 
     Example:
         >>> parse_spec("moons")
@@ -86,6 +90,8 @@ def parse_spec(spec: str) -> Spec:
             ...
         ValueError: unknown data set 'digit': did you mean 'digits'?
     """
+    if not isinstance(spec, str):
+        raise TypeError(f"spec must be a string such as 'digits' or 'x.npy', got {spec!r}")
     if spec == "digits":
         return Spec("digits", spec)
     if spec in TOYS:

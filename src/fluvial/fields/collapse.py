@@ -62,7 +62,8 @@ def collapse_time(
     """Predict and measure when the exact field of ``data`` begins to single out one datum.
 
     Equal data are one datum with more weight: they are merged first. On CondOT the prediction came within .03 of the
-    measurement on Gaussians in 4 to 1024 dimensions and within .07 on 30 to 1,437 digits, whose 30 were the furthest off.
+    measurement on Gaussians in 4 to 1024 dimensions and within .07 on 30 to 1,437 digits, whose 30 were the furthest
+    off.
 
     Args:
         data: Shape ``(N, *D)``, floating, at least two different data.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fluvial.checks import require_tensor
+from fluvial.devices import to_device
 from fluvial.fields.base import Field
 
 
@@ -78,4 +79,4 @@ def squared_error(prediction: Tensor, target: Tensor) -> Loss:
 def noise_like(x1: Tensor, generator: torch.Generator) -> Tensor:
     """Standard normal noise of ``x1``'s shape, drawn on the generator's device so that the draw is the same on any
     other."""
-    return torch.randn(x1.shape, generator=generator, device=generator.device, dtype=x1.dtype).to(x1.device)
+    return to_device(torch.randn(x1.shape, generator=generator, device=generator.device, dtype=x1.dtype), x1.device)

@@ -91,6 +91,7 @@ def save_checkpoint(
         OSError: If it cannot be written (a full disk); earlier checkpoints are as they were.
     """
     final = run / FOLDER / step_folder(step)
+    earlier = "; earlier ones are intact" if final.parent.is_dir() and list_checkpoints(run) else ""
     partial = final.with_name(f"{_PARTIAL}{final.name}")
     try:
         partial.mkdir(parents=True)
@@ -109,8 +110,7 @@ def save_checkpoint(
         _sync(final.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = f"checkpoint not written ({error.strerror}); earlier ones are intact"
-        raise OSError(error.errno, reason, str(final)) from error
+        raise OSError(error.errno, f"checkpoint not written ({error.strerror}){earlier}", str(final)) from error
     prune_checkpoints(run, keep)
     return final
 
@@ -157,10 +157,15 @@ def remove_partial_checkpoints(run: Path) -> None:
     """Remove what was being written, or removed, when a process died."""
     for child in _children(run / FOLDER):
         if child.name.startswith(_PARTIAL):
-            shutil.rmtree(child)
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
 
 
 def _children(folder: Path) -> list[Path]:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, expected the folder of the checkpoints; remove it")
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
@@ -174,13 +179,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         state = json.loads(content)
         step, files = state["step"], state["files"]
-        known = isinstance(state["fluvial"], str) and type(step) is int and step >= 0
+        known = isinstance(state["fluvial"], str) and type(step) is int and step_folder(step) == folder.name
         sizes = {f"{name}.safetensors": files[f"{name}.safetensors"]["bytes"] for name in GROUPS}
         known = known and all(isinstance(files[name]["sha256"], str) for name in sizes)
     except (ValueError, KeyError, TypeError, RecursionError):
         known = False
     if not known:
-        raise ValueError(f"{folder} is not a checkpoint of fluvial: {STATE_FILE} is damaged or foreign")
+        raise ValueError(
+            f"{folder} is not a checkpoint of fluvial: {STATE_FILE} is damaged or foreign; {_way_out(folder)}"
+        )
     for name, size in sizes.items():
         file = folder / name
         if not file.is_file():

@@ -21,6 +21,8 @@ OBJECTIVES = ("cfm", "efm")
 PATHS = ("condot", "vp", "cosine")
 COUPLINGS = ("independent", "ot")
 PRECISIONS = ("no", "bf16", "fp16")
+# Beyond these nothing can be trained; a slip of the keyboard would only run out of time or memory.
+LARGEST = {"size": 8192, "width": 65_536, "depth": 1000, "batch_size": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -106,24 +108,20 @@ class TrainConfig:
         """
         _check_types(dataclasses.asdict(self))
         _check_names(self)
-        positive = (
-            "bank_size",
-            "width",
-            "depth",
-            "steps",
-            "batch_size",
-            "log_every",
-            "checkpoint_every",
-            "keep",
-        )
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        counts = ("size", "bank_size", "width", "depth", "steps", "batch_size", "log_every", "checkpoint_every", "keep")
+        for name in counts:
+            value, largest = getattr(self, name), LARGEST.get(name, math.inf)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+            if value is not None and value > largest:
+                raise ValueError(f"{name} must be at most {largest}, got {value}")
         if self.width % 8:
             raise ValueError(f"width must be a multiple of 8, got {self.width}")
         for name in ("warmup", "seed", "sample_every", "weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be finite and not negative, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                expected = "finite and not negative" if isinstance(value, float) else "at least 0"
+                raise ValueError(f"{name} must be {expected}, got {value}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
         for name in ("ema", "drop_labels"):
@@ -168,8 +166,6 @@ def _check_data_options(config: TrainConfig) -> None:
         config.data.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"data must be valid Unicode to be written to {CONFIG_FILE}, got {config.data!r}") from error
-    if config.size is not None and config.size < 1:
-        raise ValueError(f"size must be at least 1, got {config.size}")
     held_out = config.held_out
     if isinstance(held_out, float) and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be a count or a share in [0, 1), got {held_out}")
@@ -226,6 +222,10 @@ def read_run_table(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    if "fluvial" not in values:
-        raise ValueError(f"{run} is not a run folder: {CONFIG_FILE} was not written by fluvial (no key 'fluvial')")
+    # Other programs may have a key or a table of that name.
+    if not all(isinstance(values.get(key), str) for key in ("fluvial", "data", "objective")):
+        raise ValueError(
+            f"{run} is not a run folder: {CONFIG_FILE} was not written by fluvial (no text under the keys "
+            "fluvial, data and objective)"
+        )
     return values

@@ -34,21 +34,23 @@ class DataOrder:
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
-        self._epochs: dict[int, Tensor] = {}
+        self._last: tuple[int, Tensor] | None = None  # the epoch that the next batch most likely starts in
 
     def batch(self, step: int) -> Int[Tensor, "B"]:
         """Indices of step ``step`` (from 0)."""
-        first = step * self.batch_size
-        last = first + self.batch_size
-        epochs = range(first // self.count, (last - 1) // self.count + 1)
-        self._epochs = {epoch: self._permutation(epoch) for epoch in epochs}
-        offset = epochs.start * self.count
-        return torch.cat([self._epochs[epoch] for epoch in epochs])[first - offset : last - offset]
+        indices = torch.empty(self.batch_size, dtype=torch.int64)
+        epoch, start = divmod(step * self.batch_size, self.count)
+        filled = 0
+        while filled < self.batch_size:
+            part = self._permutation(epoch)[start : start + self.batch_size - filled]
+            indices[filled : filled + len(part)] = part
+            filled, epoch, start = filled + len(part), epoch + 1, 0
+        return indices
 
     def _permutation(self, epoch: int) -> Int[Tensor, "N"]:
-        if epoch in self._epochs:
-            return self._epochs[epoch]
-        return torch.randperm(self.count, generator=generator(self.seed, epoch, 0, _EPOCH))
+        if self._last is None or self._last[0] != epoch:
+            self._last = epoch, torch.randperm(self.count, generator=generator(self.seed, epoch, 0, _EPOCH))
+        return self._last[1]
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:

@@ -18,7 +18,7 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     last update) and ``examples_per_second``.
 
     Raises:
-        ValueError: If a line other than the last is none of these.
+        ValueError: If a line other than the last does not hold such numbers.
     """
     file = run / METRICS_FILE
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
@@ -37,7 +37,13 @@ def _parse(line: str) -> dict[str, float] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    known = isinstance(row, dict) and type(row.get("step")) is int and "loss" in row
+    return row if known and all(_is_number(value) for value in row.values()) else None
+
+
+def _is_number(value: Any) -> bool:
+    # Python reads whole numbers of any size, which no float holds.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 class MetricsLog:

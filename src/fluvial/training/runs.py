@@ -8,9 +8,10 @@ from fluvial.data import Dataset
 from fluvial.nn import MLP
 from fluvial.paths import GaussianPath
 from fluvial.training.build import NetSpec, build_net, build_path, read_net_spec
+from fluvial.training.changes import check_unchanged
 from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
-from fluvial.training.config import TrainConfig, read_config
-from fluvial.training.source import check_same_data, load_source
+from fluvial.training.config import CONFIG_FILE, TrainConfig, read_config
+from fluvial.training.source import DataForm, check_same_data, load_source, read_data_form
 from fluvial.training.state import load_net
 
 
@@ -24,6 +25,7 @@ class Run:
         checkpoint: The newest checkpoint; its ``hash`` identifies the weights.
         net_spec: What the net is built from; ``net_spec.shape`` is the shape of one datum.
         data_hash: ``content_hash`` of the training data.
+        data_form: What the training data are: name, kind, class names, units.
     """
 
     folder: Path
@@ -31,6 +33,7 @@ class Run:
     checkpoint: Checkpoint
     net_spec: NetSpec
     data_hash: str
+    data_form: DataForm
 
     @property
     def step(self) -> int:
@@ -59,7 +62,11 @@ class Run:
         Raises:
             ValueError: If the data are absent, or are not those of the training.
         """
-        data = load_source(self.config)
+        try:
+            data = load_source(self.config)
+        except ValueError as error:
+            recorded = f"{self.folder / CONFIG_FILE} says data = {self.config.data!r}"
+            raise ValueError(f"the data of the run cannot be loaded: {recorded}: {error}") from error
         check_same_data(self.data_hash, data.train, self.checkpoint.folder)
         return data
 
@@ -72,7 +79,7 @@ def load_run(folder: Path | str) -> Run:
 
     Raises:
         ValueError: If it is not a run, has no checkpoint yet, or its newest checkpoint is truncated or
-            foreign.
+            foreign, or config.toml now says something else than the training was done with.
 
     Example:
         >>> load_run("no/such/run")
@@ -88,4 +95,6 @@ def load_run(folder: Path | str) -> Run:
     spec, data_hash = checkpoint.state.get("net"), checkpoint.state.get("data_hash")
     if not isinstance(data_hash, str):
         raise ValueError(f"{newest} does not say which data it was trained on")
-    return Run(folder, config, checkpoint, read_net_spec(spec, newest), data_hash)
+    check_unchanged(config, checkpoint.state.get("config"), newest)
+    form = read_data_form(checkpoint.state.get("data"), newest)
+    return Run(folder, config, checkpoint, read_net_spec(spec, newest), data_hash, form)

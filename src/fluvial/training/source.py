@@ -1,9 +1,51 @@
-"""The data that a run is trained on: loaded as its config says, and known by their hash."""
+"""The data that a run is trained on: loaded as its config says, and known by their hash and their form."""
 
+import dataclasses
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fluvial.data import Dataset, load_dataset
+from fluvial.data import Dataset, Standardization, load_dataset, parse_spec
 from fluvial.training.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataForm:
+    """What data are, without their values: samples that imitate them can be shown where they are absent.
+
+    Args:
+        name: Short name.
+        kind: ``"image"``, ``"points"`` or ``"table"``.
+        class_names: Names of the labels, in the order of their numbers; empty without labels.
+        table: Map to original units, of a table.
+    """
+
+    name: str
+    kind: str
+    class_names: tuple[str, ...]
+    table: Standardization | None
+
+
+def absolute_data(data: str) -> str:
+    """The spec of a data set that names the same data from any directory; a mere name stays as it is.
+
+    Links are not followed: what they point to may lack the suffix that says how to read it.
+
+    Raises:
+        ValueError: If the data are absent.
+
+    Example:
+        >>> absolute_data("digits"), absolute_data("folder:.") == f"folder:{Path.cwd()}"
+        ('digits', True)
+    """
+    spec = parse_spec(data)
+    if spec.path is None:
+        return data
+    path = str(spec.path.absolute())
+    if spec.kind in ("array", "table"):
+        return path
+    return f"{spec.kind}:{path}" if data.partition(":")[2] else data
 
 
 def load_source(config: TrainConfig) -> Dataset:
@@ -15,7 +57,7 @@ def load_source(config: TrainConfig) -> Dataset:
     return load_dataset(config.data, seed=config.seed, size=config.size, held_out=config.held_out)
 
 
-def check_same_data(data_hash: str | None, train: Dataset, where: Path) -> None:
+def check_same_data(data_hash: Any, train: Dataset, where: Path) -> None:
     """Check that training data are those that a run was trained on.
 
     Args:
@@ -26,8 +68,56 @@ def check_same_data(data_hash: str | None, train: Dataset, where: Path) -> None:
     Raises:
         ValueError: If the hashes differ.
     """
-    if data_hash is not None and data_hash != train.content_hash:
-        raise ValueError(
-            f"the data have changed: {where} was trained on data with hash {data_hash[:12]}, "
-            f"and {train.name} now has hash {train.content_hash[:12]}"
+    if data_hash is None or data_hash == train.content_hash:
+        return
+    if not isinstance(data_hash, str):
+        raise ValueError(f"{where} records no hash of the training data: data_hash is {data_hash!r}")
+    raise ValueError(
+        f"the data have changed: {where} was trained on data with hash {data_hash[:12]}, "
+        f"and {train.name} now has hash {train.content_hash[:12]}"
+    )
+
+
+def describe_data(train: Dataset) -> dict[str, Any]:
+    """The :class:`DataForm` of training data as JSON values."""
+    return dataclasses.asdict(DataForm(train.name, train.kind, train.class_names, train.table))
+
+
+def read_data_form(values: Any, where: Path) -> DataForm:
+    """The form of the training data as a checkpoint's JSON holds it.
+
+    Args:
+        values: The JSON value.
+        where: The checkpoint, for messages.
+
+    Raises:
+        ValueError: If it describes no data.
+    """
+    try:
+        if not isinstance(values, dict):
+            raise TypeError(f"data is {values!r}")
+        table = values["table"]
+        units = table and Standardization(
+            _names(table["columns"]), _numbers(table["mean"]), _numbers(table["std"]), _names(table["dropped"])
         )
+        name, kind = _names([values["name"], values["kind"]])
+        form = DataForm(name, kind, _names(values["class_names"]), units)
+        if units is not None and not len(units.columns) == len(units.mean) == len(units.std):
+            raise ValueError("columns and their units differ in number")
+        if form.kind not in ("image", "points", "table") or (form.kind == "table") != (units is not None):
+            raise ValueError(f"kind is {form.kind!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{where} does not describe its training data ({error})") from error
+    return form
+
+
+def _names(values: list[Any]) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"expected names, got {values!r}")
+    return tuple(values)
+
+
+def _numbers(values: list[Any]) -> tuple[float, ...]:
+    if not isinstance(values, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+        raise TypeError(f"expected numbers, got {values!r}")
+    return tuple(float(value) for value in values)

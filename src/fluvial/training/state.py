@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from fluvial.data import Dataset
+from fluvial.devices import to_device
 from fluvial.objectives import Batch
 from fluvial.training.build import NetSpec, build_net, build_objective
 from fluvial.training.checkpoints import Checkpoint
@@ -74,7 +75,12 @@ class TrainState:
         return learning_rate(self.step, steps=config.steps, warmup=config.warmup, peak=config.lr)
 
     def update(self) -> None:
-        """One update of the net and its average. The host does not wait for the device."""
+        """One update of the net and its average.
+
+        Nothing here reads a value back from the device. On CUDA, the objective's own draws are made on the CPU and
+        copied without pinned memory, which waits for what is queued; with labels, EFM also lists those of the
+        batch, once a step.
+        """
         config, accelerator = self._config, self._accelerator
         rank = accelerator.process_index
         generator = step_generator(config.seed, self.step, rank)
@@ -98,8 +104,8 @@ class TrainState:
         x1, labels = self._train.take(index)
         cond = None
         if self._config.labels and labels is not None:
-            cond = drop_labels(labels, self._config.drop_labels, generator=generator).to(device)
-        return Batch(x1.to(device), cond, index.to(device))
+            cond = to_device(drop_labels(labels, self._config.drop_labels, generator=generator), device)
+        return Batch(to_device(x1, device), cond, to_device(index, device))
 
     def means(self) -> Means:
         """Means since the last :meth:`take_means`; waits for the device.

@@ -16,6 +16,7 @@ from torch import nn
 from fluvial.data import Dataset
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.training.build import net_spec, read_net_spec
+from fluvial.training.changes import check_unchanged
 from fluvial.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -26,13 +27,11 @@ from fluvial.training.checkpoints import (
 from fluvial.training.config import TrainConfig, read_config, read_run_table, write_config
 from fluvial.training.folders import check_run_folder, prepare_run_folder
 from fluvial.training.interrupts import CaughtSignal, Interrupted, deferred_signals
+from fluvial.training.lock import run_lock
 from fluvial.training.logs import MetricsLog, check_tensorboard, read_metrics
 from fluvial.training.previews import write_preview
-from fluvial.training.source import check_same_data, load_source
+from fluvial.training.source import absolute_data, check_same_data, describe_data, load_source
 from fluvial.training.state import TrainState
-
-# Changing these on resume leaves every update as it is.
-_FREE_ON_RESUME = frozenset({"log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"})
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,9 @@ class Trainer:
         progress: ProgressCallback | None = None,
     ) -> None:
         config.validate()
-        self.config, self.run = config, Path(run)
+        # A run works from any directory, not only from the one that it was started in.
+        self.config, self.run = dataclasses.replace(config, data=absolute_data(config.data)), Path(run)
+        self.config.check_values()
         self._accelerator, self._progress = accelerator, progress
 
     def fit(self, resume: bool = False, *, overwrite: bool = False) -> TrainResult:
@@ -103,22 +104,23 @@ class Trainer:
             Interrupted: If SIGINT or SIGTERM arrived; the state is in a checkpoint.
         """
         if resume:
-            _check_same_config(self.config, self.run)
+            check_unchanged(self.config, dataclasses.asdict(read_config(self.run)), self.run)
         else:
-            check_run_folder(self.run, overwrite)
+            check_run_folder(self.run, overwrite, self.config.data)
         if self.config.tensorboard:
             check_tensorboard()
         train = self._load_data()
         state = TrainState(self.config, train, net_spec(self.config, train), self._make_accelerator())
-        if resume:
-            self._restore(state, train)
-        else:
-            prepare_run_folder(self.run, overwrite)
-        write_config(self.config, self.run, data_hash=train.content_hash)
-        with deferred_signals() as caught, MetricsLog(self.run, state.step, self.config.tensorboard) as log:
-            self._loop(state, train, log, caught)
-        checkpoint = self._save(state, train)
-        rows = read_metrics(self.run)
+        with run_lock(self.run):
+            if resume:
+                self._restore(state, train)
+            else:
+                prepare_run_folder(self.run, overwrite, self.config.data)
+            write_config(self.config, self.run, data_hash=train.content_hash)
+            with deferred_signals() as caught, MetricsLog(self.run, state.step, self.config.tensorboard) as log:
+                self._loop(state, train, log, caught)
+            checkpoint = self._save(state, train)
+            rows = read_metrics(self.run)
         loss = rows[-1]["loss"] if rows else math.nan
         return TrainResult(self.run, state.step, checkpoint, loss, state.ema.net)
 
@@ -160,6 +162,7 @@ class Trainer:
         values = {
             "config": dataclasses.asdict(self.config),
             "data_hash": train.content_hash,
+            "data": describe_data(train),
             **state.values(),
         }
         return save_checkpoint(self.run, state.step, state.tensors(), values, keep=self.config.keep)
@@ -195,6 +198,7 @@ class Trainer:
             return
         checkpoint = load_checkpoint(folder)
         check_same_data(checkpoint.state.get("data_hash"), train, folder)
+        check_unchanged(self.config, checkpoint.state.get("config"), folder)
         spec = read_net_spec(checkpoint.state.get("net"), folder)
         if spec != state.spec:
             raise ValueError(f"the net has changed: {folder} holds {spec}, the config and data now make {state.spec}")
@@ -212,10 +216,3 @@ class _Clock:
         rate = (step - self._step) / max(now - self._time, 1e-9)
         self._step, self._time = step, now
         return rate
-
-
-def _check_same_config(config: TrainConfig, run: Path) -> None:
-    written = dataclasses.asdict(read_config(run))
-    for name, value in dataclasses.asdict(config).items():
-        if value != written[name] and name not in _FREE_ON_RESUME:
-            raise ValueError(f"{name} cannot change on resume: {run} was trained with {written[name]!r}, got {value!r}")

@@ -1,0 +1,79 @@
+"""The commands, and how what was typed becomes one of them.
+
+Each command is a dataclass in its own file. It imports no torch, its ``validate()`` refuses what can be refused
+at once, and its ``execute()`` does the work and returns the exit status.
+"""
+
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from fluvial import __version__
+from fluvial.cli.demo import Demo
+from fluvial.cli.errors import given_options, parse_error
+from fluvial.cli.info import Info
+from fluvial.cli.sample import Sample
+from fluvial.cli.train import Train
+
+Command = Train | Sample | Info | Demo
+COMMANDS: dict[str, type[Command]] = {"train": Train, "sample": Sample, "info": Info, "demo": Demo}
+
+DESCRIPTION = "Flow matching in which the exact answer is a first-class object: train, sample and check a model."
+
+EPILOGUE = """\
+examples:
+  fluvial demo                                            train and check two models
+  fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
+  fluvial train --resume runs/a                           go on after an interrupt
+  fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
+  fluvial info runs/a                                     what is in a run's folder
+
+`fluvial COMMAND --help` explains each option; `fluvial --version` prints the version.
+Errors are one line on stderr and exit status 2; FLUVIAL_DEBUG=1 shows the traceback.
+"""
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Parses, validates and runs one command.
+
+    Args:
+        arguments: What was typed after ``fluvial``.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        ValueError: If the arguments cannot be parsed, or the command refuses them.
+    """
+    if list(arguments) in (["--version"], ["-V"]):
+        print(f"fluvial {__version__}")
+        return 0
+    command = _parse(arguments)
+    if command is None:
+        return 0
+    command.validate(given_options(arguments[1:]))
+    return command.execute()
+
+
+def _parse(arguments: Sequence[str]) -> Command | None:
+    """The command that was typed, or None where help was asked for and printed."""
+    import tyro
+
+    drawn = io.StringIO()
+    commands: dict[str, Callable[..., object]] = {**COMMANDS}
+    try:
+        with contextlib.redirect_stderr(drawn):
+            command = tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog="fluvial",
+                description=DESCRIPTION,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
+        return cast(Command, command)
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            raise ValueError(parse_error(arguments, drawn.getvalue(), COMMANDS)) from None
+    print(getattr(COMMANDS.get(arguments[0]), "EPILOGUE", EPILOGUE), end="")
+    return None

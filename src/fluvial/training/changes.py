@@ -1,0 +1,38 @@
+"""What of a config may differ from that of the run it continues or reads; imports no torch."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fluvial.training.config import TrainConfig
+
+# Changing these leaves every update as it is. Data may have moved: whether they are the same, their hash tells.
+_FREE = frozenset({"data", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"})
+
+
+def check_unchanged(config: TrainConfig, recorded: Any, where: Path) -> None:
+    """Check that a config describes the training that was recorded.
+
+    Args:
+        config: The config now.
+        recorded: Fields of the config then; those it lacks had their default.
+        where: The run or checkpoint folder that holds the record.
+
+    Raises:
+        ValueError: If a field that decides the weights differs, or there is no record.
+
+    Example:
+        >>> check_unchanged(TrainConfig(lr=0.1, keep=1), {"lr": 0.2}, Path("runs/a"))
+        Traceback (most recent call last):
+        ValueError: lr cannot change once training has begun: runs/a was trained with 0.2, the config now says 0.1
+    """
+    if not isinstance(recorded, Mapping):
+        raise ValueError(f"{where} does not say how it was trained: its config is {recorded!r}")
+    then = {**dataclasses.asdict(TrainConfig()), **recorded}
+    for name, value in dataclasses.asdict(config).items():
+        if name not in _FREE and then[name] != value:
+            raise ValueError(
+                f"{name} cannot change once training has begun: {where} was trained with {then[name]!r}, "
+                f"the config now says {value!r}"
+            )
