@@ -1,6 +1,11 @@
 """Every annotation of shape and type in fluvial is checked at run time while the tests run."""
 
+import os
 from collections.abc import Callable
+
+# Before torch is imported, and for the commands that tests start: small tensors gain nothing from threads, which
+# wait for one another on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
