@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -116,8 +115,7 @@ def test_json_has_no_numbers_that_it_does_not_know(value):
 
 
 def test_too_many_samples_are_refused_at_once(fluvial, digits_run, tmp_path):
-    start = time.monotonic()
     error = fluvial("sample", digits_run, "--n", 99999999999999, "--out", tmp_path / "x.npz").error
     assert "--n 99999999999999 would take" in error and "GiB" in error
     assert "--samples 999999999999 would take" in fluvial("demo", "--samples", 999999999999).error
-    assert time.monotonic() - start < 30 and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
