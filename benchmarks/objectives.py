@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +17,10 @@ import torch
 import fluvial as fv
 
 
-def seconds(step: object, runs: int) -> float:
+def seconds(step: Callable[[], None], runs: int) -> float:
     start = time.perf_counter()
     for _ in range(runs):
-        step()  # type: ignore[operator]
+        step()
     return (time.perf_counter() - start) / runs
 
 
@@ -40,10 +41,12 @@ def main() -> None:
         net = fv.nn.MLP(data.shape)
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
 
-        def step(net: fv.nn.MLP = net, objective: object = objective, optimizer: torch.optim.AdamW = optimizer) -> None:
+        def step(
+            net: fv.nn.MLP = net, objective: fv.CFM | fv.EFM = objective, optimizer: torch.optim.AdamW = optimizer
+        ) -> None:
             g = torch.Generator().manual_seed(0)
             index = torch.randint(len(data), (256,), generator=g)
-            loss = objective(net, fv.Batch(data.take(index)[0], index=index), generator=g).loss  # type: ignore[operator]
+            loss = objective(net, fv.Batch(data.take(index)[0], index=index), generator=g).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

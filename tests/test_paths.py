@@ -1,6 +1,7 @@
 """Paths: rates against autograd, limits at both ends, conversions as identities."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -157,6 +158,6 @@ def test_time_at_sigma_inverts_sigma() -> None:
         ),
     ],
 )
-def test_bad_input(make: object, message: str) -> None:
+def test_bad_input(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make()  # type: ignore[operator]
+        make()

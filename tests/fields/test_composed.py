@@ -1,5 +1,7 @@
 """Hybrid and guided fields: which part acts when, and what they pass on."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -103,6 +105,6 @@ def test_guided_exact_field_with_all_scale_on_the_condition_reaches_the_class() 
         (lambda: fv.Guided(constant(0), 2.0, (0.5, 0.5)), "0 <= start < end <= 1"),
     ],
 )
-def test_bad_input(make: object, message: str) -> None:
+def test_bad_input(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make()  # type: ignore[operator]
+        make()

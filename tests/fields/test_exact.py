@@ -1,6 +1,7 @@
 """The exact field: identities, derivatives, posterior, labels and priors, bad input."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -301,6 +302,6 @@ def test_a_number_is_a_time_and_float64_times_serve_float32_points() -> None:
         ),
     ],
 )
-def test_bad_input(make: object, message: str) -> None:
+def test_bad_input(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make()  # type: ignore[operator]
+        make()

@@ -1,5 +1,7 @@
 """The perceptron: conditioning, forward-mode differentiation, compilation, bad input."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -67,6 +69,6 @@ def test_forward_mode_equals_finite_differences() -> None:
         (lambda: net()(torch.zeros(1, 2, 3), torch.zeros(1), r=torch.ones(1)), "build it with gap=True"),
     ],
 )
-def test_bad_input(call: object, message: str) -> None:
+def test_bad_input(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        call()  # type: ignore[operator]
+        call()

@@ -197,6 +197,7 @@ class ExactField:
     def _condition(self, cond: Tensor | None, rows: int) -> tuple[Tensor | None, Tensor | None]:
         if cond is None:
             return None, None
+        require_tensor("cond", cond)
         if cond.is_floating_point():
             if tuple(cond.shape) != (rows, len(self._support)):
                 raise ValueError(f"a log-prior must have shape ({rows}, {len(self._support)}), got {tuple(cond.shape)}")

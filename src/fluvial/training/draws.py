@@ -1,9 +1,8 @@
 """Data order and random streams as functions of the seed and the step: no state to save, nothing to restore.
 
 Position ``p = step * batch_size + i`` of the endless sequence of data is element ``p mod N`` of the
-permutation of epoch ``p // N``, so batches run across epochs and are never ragged. A fourth counter separates
-the streams: numpy's seed sequence treats ``(seed, k)`` and ``(seed, k, 0)`` alike, so epoch k would otherwise
-share its draws with step k.
+permutation of epoch ``p // N``, so batches run across epochs and are never ragged. A third counter separates the
+streams of epochs, weights and dropout from one another; those of the steps have two.
 """
 
 from collections.abc import Iterator
