@@ -24,7 +24,8 @@ if torch.__version__.split("+")[0] != "2.13.0" or importlib.util.find_spec("torc
 print("torch", torch.__version__, "-", torch.get_num_threads(), "threads")
 PY
 
-for name in couplings objectives; do
+export PYTHONPATH=benchmarks KEOPS_CACHE_FOLDER="$PWD/.venv-bench/keops"
+for name in couplings objectives exact_field; do
     printf '\n== %s\n' "$name"
-    .venv-bench/bin/python "benchmarks/$name.py" --json "benchmarks/$name.json"
+    .venv-bench/bin/python -m "$name" --json "benchmarks/$name.json"
 done

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from fluvial.fields import Guided as Guided
     from fluvial.fields import Hybrid as Hybrid
     from fluvial.fields import Posterior as Posterior
+    from fluvial.fields import SmoothedField as SmoothedField
     from fluvial.fields import collapse_time as collapse_time
+    from fluvial.fields import similarity_prior as similarity_prior
     from fluvial.objectives import CFM as CFM
     from fluvial.objectives import EFM as EFM
     from fluvial.objectives import Batch as Batch
@@ -52,7 +54,9 @@ _HOMES = {
     "Guided": "fields",
     "Hybrid": "fields",
     "Posterior": "fields",
+    "SmoothedField": "fields",
     "collapse_time": "fields",
+    "similarity_prior": "fields",
     "CFM": "objectives",
     "EFM": "objectives",
     "Batch": "objectives",

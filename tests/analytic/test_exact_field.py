@@ -124,8 +124,10 @@ def test_tiles_and_online_softmax_change_nothing(name: str, monkeypatch: pytest.
         support, x, times = points(path, 5, 3.0, t, torch.float64)
         whole = fv.ExactField(support, path).posterior(x, times)
         with monkeypatch.context() as patched:
-            patched.setattr("fluvial.smoothing.tiles._TILE_BYTES", 8 * 5 * 7)
-            patched.setattr("fluvial.smoothing.tiles._LEAST_POINTS", 7)
+            patched.setattr("fluvial.smoothing.support.TILE_BYTES", 1)
+            patched.setattr("fluvial.smoothing.support.LEAST_TILE", 7)
+            patched.setattr("fluvial.smoothing.dense._LEAST_POINTS", 14)
+            patched.setattr("fluvial.smoothing.dense._MEMORY_SHARE", 2**28)
             tiled = fv.ExactField(support, path).posterior(x, times)
         for part in ("mean", "log_density", "effective_sample_size", "entropy", "top_weight"):
             torch.testing.assert_close(getattr(tiled, part), getattr(whole, part), rtol=1e-10, atol=1e-12)

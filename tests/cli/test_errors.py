@@ -16,7 +16,7 @@ from fluvial.cli.train import Train
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ([], ["no command", "train, sample, info, demo"]),
+        ([], ["no command", "train, sample, retrieve, info, demo"]),
         (["trian"], ["'trian'", "did you mean 'train'?", "fluvial --help"]),
         (["--verison"], ["'--verison'", "did you mean '--version'?"]),
         (["train", "--stpes", "3"], ["'--stpes'", "did you mean '--steps'?", "fluvial train --help"]),
@@ -204,7 +204,9 @@ def test_errors_reach_the_shell():
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("fluvial: error: ")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["sample", "--help"], ["retrieve", "--help"], ["demo", "--help"]]
+)
 def test_help_without_torch(fluvial, arguments):
     code = f"import sys; from fluvial.cli import main; status = main({arguments}); assert status == 0, status; "
     code += "print('heavy:', sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"

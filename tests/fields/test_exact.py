@@ -205,8 +205,10 @@ def test_derivatives_and_divergence_are_the_same_in_tiles(monkeypatch: pytest.Mo
     for times in (t, late):
         whole = everything(times)
         with monkeypatch.context() as patched:
-            patched.setattr("fluvial.smoothing.tiles._TILE_BYTES", 8 * 6 * 2)
-            patched.setattr("fluvial.smoothing.tiles._LEAST_POINTS", 6)
+            patched.setattr("fluvial.smoothing.support.TILE_BYTES", 1)
+            patched.setattr("fluvial.smoothing.support.LEAST_TILE", 6)
+            patched.setattr("fluvial.smoothing.dense._LEAST_POINTS", 12)
+            patched.setattr("fluvial.smoothing.dense._MEMORY_SHARE", 2**28)
             tiled = everything(times)
         for a, b in zip(tiled, whole, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""The command line: ``fluvial train | sample | info | demo``.
+"""The command line: ``fluvial train | sample | retrieve | info | demo``.
 
 Errors are one line on stderr and status 2; after signal n the status is 128 + n. The commands are imported
 inside of ``main``, so that a signal that arrives meanwhile is handled as well.

@@ -13,11 +13,18 @@ from fluvial import __version__
 from fluvial.cli.demo import Demo
 from fluvial.cli.errors import given_options, parse_error
 from fluvial.cli.info import Info
+from fluvial.cli.retrieve import Retrieve
 from fluvial.cli.sample import Sample
 from fluvial.cli.train import Train
 
-Command = Train | Sample | Info | Demo
-COMMANDS: dict[str, type[Command]] = {"train": Train, "sample": Sample, "info": Info, "demo": Demo}
+Command = Train | Sample | Retrieve | Info | Demo
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train,
+    "sample": Sample,
+    "retrieve": Retrieve,
+    "info": Info,
+    "demo": Demo,
+}
 
 DESCRIPTION = "Flow matching in which the exact answer is a first-class object: train, sample and check a model."
 
@@ -27,6 +34,7 @@ examples:
   fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
   fluvial train --resume runs/a                           go on after an interrupt
   fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
+  fluvial retrieve --data x.npz --embeddings e.npz        the data that fit a query, by similarity
   fluvial info runs/a                                     what is in a run's folder
 
 `fluvial COMMAND --help` explains each option; `fluvial --version` prints the version.

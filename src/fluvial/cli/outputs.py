@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from fluvial.cli.errors import did_you_mean
-from fluvial.cli.folders import check_output
+from fluvial.cli.folders import check_output, written_aside
 
 _PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".svg", ".pdf")
 _OTHER_FILES = (*_PICTURES, ".npy", ".csv", ".parquet", ".json", ".txt", ".pt", ".pth", ".h5", ".zip")
@@ -55,9 +55,15 @@ def check_sidecar(path: Path, overwrite: bool) -> None:
     check_output(path, overwrite)
 
 
+def write_sidecar(out: Path, text: str) -> None:
+    """Writes the record of samples beside them, whole or not at all."""
+    with written_aside(sidecar_of(out)) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
+
+
 def _is_sidecar(path: Path) -> bool:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(values, dict) and {"fluvial", "checkpoint_hash"} <= values.keys()
+    return isinstance(values, dict) and {"fluvial", "file", "seed"} <= values.keys()

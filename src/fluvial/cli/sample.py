@@ -10,11 +10,9 @@ import tyro
 from fluvial import __version__
 from fluvial.cli.classes import class_number
 from fluvial.cli.drawing import Solver, draw_samples
-from fluvial.cli.folders import written_aside
-from fluvial.cli.outputs import check_outputs, output_format, sidecar_of
+from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
-from fluvial.cli.samples import Form, check_form, form_of, write_samples
-from fluvial.data.memory import check_fits
+from fluvial.cli.samples import Form, check_form, check_memory, form_of, form_record, write_samples
 from fluvial.training.config import TrainConfig, read_config
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 DEFAULT_STEPS = 50
 FINEST_TOLERANCE = 1e-7
 """About the spacing of float32 numbers at 1: a smaller error than that cannot be measured."""
-UINT8_RULE = "round(127.5 (x + 1)), clipped to 0..255"
 
 
 @dataclass(frozen=True)
@@ -124,6 +121,8 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
 
     def execute(self) -> int:
         """Samples, writes the output and its sidecar, and says where they are."""
+        import numpy as np
+
         from fluvial.training import load_run
 
         run = load_run(self.run)
@@ -131,14 +130,13 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         out = self.out or self._default_out(run, form, label)
         check_outputs(out, self.overwrite)
         check_form(form, out)
-        _check_memory(self.n, form)
+        check_memory(self.n, form)
         x, evaluations = self._draw(run, label)
         if not bool(x.isfinite().all()):
             raise ValueError("samples hold NaN or infinite values: the net has diverged or --guidance is too strong")
         sidecar = json_text(self._sidecar(run, form, out, label, evaluations))
-        write_samples(form, x, out, label)
-        with written_aside(sidecar_of(out)) as aside:
-            aside.write_text(sidecar + "\n", encoding="utf-8")
+        write_samples(form, x, out, None if label is None else {"labels": np.full(self.n, label, np.int64)})
+        write_sidecar(out, sidecar)
         summary = f"{out}: {self.n} samples of {self.run} at step {run.step}, {evaluations} evaluations each"
         print(sidecar if self.json else summary)
         return 0
@@ -191,7 +189,7 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
 
     def _sidecar(self, run: "Run", form: Form, out: Path, label: int | None, evaluations: int) -> dict[str, Any]:
         adaptive = self.solver == "dopri5"
-        image, names = form.kind == "image", run.data_form.class_names
+        names = run.data_form.class_names
         return {
             "fluvial": __version__,
             "file": out.name,
@@ -210,14 +208,5 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             "label_name": names[label] if label is not None and label < len(names) else None,
             "guidance": self.guidance,
             "hybrid_tau": self.hybrid_tau,
-            "uint8": UINT8_RULE if image and output_format(out) != "npz" else None,
-            "units": "[-1, 1]" if image else "original",
-            "columns": None if form.table is None else list(form.table.columns),
-            "columns_left_out": None if form.table is None else list(form.table.dropped),
+            **form_record(form, out),
         }
-
-
-def _check_memory(n: int, form: Form) -> None:
-    # The batches, and the one tensor that is made of them, float32.
-    needed = 2 * 4 * n * math.prod(form.shape)
-    check_fits(needed, f"--n {n}", "draw fewer at a time, each time with another --seed")

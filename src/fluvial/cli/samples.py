@@ -1,17 +1,22 @@
 """Writes samples as a picture, an array file or a folder of images, whole or not at all."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fluvial.cli.folders import written_aside
 from fluvial.cli.outputs import output_format
+from fluvial.data.memory import check_fits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fluvial.data import Standardization
     from fluvial.training import Run
+
+UINT8_RULE = "round(127.5 (x + 1)), clipped to 0..255"
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,32 @@ def check_form(form: Form, out: Path) -> None:
         raise ValueError(f"--out {out}: only images can be written to a folder; write an .npz")
 
 
-def write_samples(form: Form, x: "Tensor", out: Path, label: int | None = None) -> None:
+def check_memory(n: int, form: Form) -> None:
+    """Raises ValueError if ``n`` samples do not fit into memory."""
+    # The batches, and the one tensor that is made of them, float32.
+    needed = 2 * 4 * n * math.prod(form.shape)
+    check_fits(needed, f"--n {n}", "draw fewer at a time, each time with another --seed")
+
+
+def form_record(form: Form, out: Path | None) -> dict[str, Any]:
+    """What a sidecar says about the numbers in its file: how bytes were made of them, their units and columns."""
+    image = form.kind == "image"
+    return {
+        "uint8": UINT8_RULE if image and out is not None and output_format(out) != "npz" else None,
+        "units": "[-1, 1]" if image else "original",
+        "columns": None if form.table is None else list(form.table.columns),
+        "columns_left_out": None if form.table is None else list(form.table.dropped),
+    }
+
+
+def write_samples(form: Form, x: "Tensor", out: Path, arrays: Mapping[str, Any] | None = None) -> None:
     """Writes samples, replacing ``out`` in one step.
 
     Args:
         form: What they are.
         x: Samples as the model makes them, shape (n, *shape).
         out: ``NAME.png``, ``NAME.npz`` or a folder.
-        label: Class of the samples, stored in an ``.npz``.
+        arrays: NumPy arrays that an ``.npz`` holds beside ``x``, by key.
     """
     import numpy as np
 
@@ -66,9 +89,8 @@ def write_samples(form: Form, x: "Tensor", out: Path, label: int | None = None) 
     kind = output_format(out)
     with written_aside(out) as aside:
         if kind == "npz":
-            labels: dict[str, Any] = {} if label is None else {"labels": np.full(len(x), label, np.int64)}
             with aside.open("wb") as file:  # savez adds a suffix to names that do not end in .npz
-                np.savez_compressed(file, x=_original(form, x), **labels)
+                np.savez_compressed(file, x=_original(form, x), **(arrays or {}))
         elif form.kind != "image":
             _scatter(form, _original(form, x), aside)
         elif kind == "png":

@@ -43,6 +43,11 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted((path for path in shown if path.is_file()), key=lambda path: path.relative_to(folder).parts)
 
 
+def picture_names(folder: Path) -> tuple[str, ...]:
+    """Paths of a folder's pictures relative to it, with forward slashes, in the order of ``list_pictures``."""
+    return tuple(path.relative_to(folder).as_posix() for path in list_pictures(folder))
+
+
 def look_at(path: Path) -> Look:
     """Reads the head of a picture file.
 

@@ -5,7 +5,6 @@ A column is numeric if each of its cells is a number and text if none is. Text i
 training data, so that nothing of the held-out rows enters the model.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
+from fluvial.data.csv_text import read_cells
 from fluvial.data.dataset import Dataset
 from fluvial.data.splits import split_indices
 from fluvial.data.standardization import Standardization
@@ -59,13 +59,7 @@ def read_csv(path: Path) -> RawTable:
     Raises:
         ValueError: If the file is not such a table, with the line at fault.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no comma-separated text in UTF-8 ({error})") from None
-    if not rows:
-        raise ValueError(f"{path} is empty; expected a header and rows")
+    rows = read_cells(path)
     header = tuple(name.strip() for name in rows[0])
     _check_header(header, path)
     for number, row in enumerate(rows[1:], start=1):

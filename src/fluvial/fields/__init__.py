@@ -2,9 +2,12 @@
 
 from fluvial.fields.base import Field, breakpoints, singular_at_end
 from fluvial.fields.collapse import Collapse, collapse_time
-from fluvial.fields.exact import ExactField, Posterior
+from fluvial.fields.exact import ExactField
 from fluvial.fields.guided import Guided
 from fluvial.fields.hybrid import Hybrid
+from fluvial.fields.posterior import Posterior
+from fluvial.fields.prior import similarity_prior
+from fluvial.fields.smoothed import SmoothedField
 
 __all__ = [
     "Collapse",
@@ -13,7 +16,9 @@ __all__ = [
     "Guided",
     "Hybrid",
     "Posterior",
+    "SmoothedField",
     "breakpoints",
     "collapse_time",
+    "similarity_prior",
     "singular_at_end",
 ]

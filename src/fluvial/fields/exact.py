@@ -16,53 +16,55 @@ Sources: Bertrand et al. 2025, "On the Closed-Form of Flow Matching", propositio
 """
 
 import math
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.checks import as_times, require_tensor
+from fluvial.fields.arguments import check_effort, check_labels, check_point, checked_prior, checked_support
+from fluvial.fields.posterior import Posterior
 from fluvial.paths import CondOT, GaussianPath
-from fluvial.smoothing import Query, Support, local_mean, moments, spread
+from fluvial.smoothing import (
+    DEFAULT_MEMORY,
+    Effort,
+    Moments,
+    Query,
+    Support,
+    error_bound,
+    local_mean,
+    moments,
+    needs_derivatives,
+    spread,
+)
 
-
-@dataclass(frozen=True)
-class Posterior:
-    """What a data set says about ``x1`` given a point ``xt``.
-
-    Args:
-        mean: ``E[x1 | xt]``, shape ``(B, *D)``.
-        log_density: Log-density of ``xt`` under the path's marginal, shape ``(B,)``, in nats.
-        effective_sample_size: ``1 / sum w_i^2``, shape ``(B,)``, between 1 and N.
-        entropy: ``-sum w_i log w_i``, shape ``(B,)``, in nats.
-        top_weight: Largest weight, shape ``(B,)``.
-        top_index: Its datum, shape ``(B,)``.
-    """
-
-    mean: Tensor
-    log_density: Tensor
-    effective_sample_size: Tensor
-    entropy: Tensor
-    top_weight: Tensor
-    top_index: Tensor
+# Columns of an elementwise pass, so that its temporaries stay in the cache.
+_PASS = 2**17
 
 
 class ExactField:
     """Velocity field that transports noise to a finite data set exactly; see the module's docstring.
 
     It is differentiable in ``x`` and ``t``, once, in reverse and in forward mode. It is no module: the support is in
-    no checkpoint.
+    no checkpoint. How it computes depends on the shapes and on the row: see ``docs/exact-field.md``.
 
     Args:
-        support: The data, shape ``(N, *D)``, floating, finite; one datum is legitimate (its conditional velocity).
+        support: The data, shape ``(N, *D)``, finite; one datum is legitimate (its conditional velocity). A tensor of
+            float32, of float64, or of uint8 (pixels, which stand for ``u / 127.5 - 1``); or a ``numpy.memmap`` of
+            these, which is read tile by tile.
         path: The probability path.
         labels: Class of each datum, shape ``(N,)``, not negative; needed for labels as condition.
         log_prior: Unnormalised log-weights of the data, shape ``(N,)``; uniform if absent.
+        tol: Largest error of the noise ``(x - alpha m) / sigma`` that skipping data may cause, relative to the noise's
+            usual norm ``sqrt(d)``. 0 skips only what rounding hides; with more, a screening pass in bfloat16 finds the
+            data that can matter, and the rest is proven not to.
+        memory: Bytes that an evaluation may use beyond its inputs and outputs.
 
     Raises:
-        ValueError: If the support is empty, not floating or not finite, or labels or prior do not fit it.
-        TypeError: If the support is no tensor.
+        ValueError: If the support is empty, not finite or of another type, labels or prior do not fit it, ``tol`` is
+            outside [0, 1) or ``memory`` below 1 MiB.
+        TypeError: If the support is neither a tensor nor a memory map.
 
     Example:
         >>> field = ExactField(torch.tensor([[-1.0], [1.0]]))
@@ -73,21 +75,42 @@ class ExactField:
 
     def __init__(
         self,
-        support: Tensor,
+        support: "Tensor | np.memmap",
         path: GaussianPath | None = None,
         *,
         labels: Tensor | None = None,
         log_prior: Tensor | None = None,
+        tol: float = 0.0,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
-        _check_support(support, labels, log_prior)
+        check_effort(tol, memory)
+        data = checked_support(support, labels, log_prior)
         self.path = CondOT() if path is None else path
-        self.shape = tuple(support.shape[1:])
-        self._support = Support(support.detach().reshape(len(support), -1), labels, log_prior)
+        self.shape = tuple(data.shape[1:])
+        self.effort = Effort(float(tol), int(memory))
+        data = data.detach().reshape(len(data), -1) if isinstance(data, Tensor) else data
+        self._support = Support(data, labels, log_prior)
+        self._present = _present_labels(labels, log_prior)
 
     @property
     def support(self) -> Tensor:
-        """The data, shape ``(N, *D)``."""
-        return self._support.points.reshape(-1, *self.shape)
+        """The data, shape ``(N, *D)``, in data units (a copy where they are pixels).
+
+        Raises:
+            ValueError: If they lie in a file; ``take`` reads some of them.
+        """
+        if not self._support.in_memory:
+            raise ValueError("support lies in a file: read some of it with field.take(index)")
+        return self.take(slice(None))
+
+    def take(self, index: Tensor | slice) -> Tensor:
+        """Some of the data, in data units, shape ``(len(index), *D)``.
+
+        Example:
+            >>> ExactField(torch.tensor([[0], [255]], dtype=torch.uint8)).take(torch.tensor([1]))
+            tensor([[1.]])
+        """
+        return self._support.data(index, self._support.dtype).reshape(-1, *self.shape)
 
     @property
     def singular_at_end(self) -> bool:
@@ -96,8 +119,10 @@ class ExactField:
 
     def to(self, device: torch.device | str) -> "ExactField":
         """The same field with its data on another device."""
-        moved = object.__new__(ExactField)
-        moved.path, moved.shape, moved._support = self.path, self.shape, self._support.to(device)
+        moved = object.__new__(type(self))
+        moved.__dict__.update(self.__dict__)
+        moved._support = self._support.to(device)
+        moved._present = None if self._present is None else self._present.to(device)
         return moved
 
     def __call__(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B *D"]:
@@ -113,13 +138,15 @@ class ExactField:
             ValueError: If shapes do not fit, a label has no datum, or sigma is 0 at some ``t``.
         """
         query = self._query(x, t, cond)
-        if bool((query.sigma == 0).any()):
-            raise ValueError(
-                "the velocity has no value at t = 1, where sigma = 0: evaluate before, or take posterior(x, t).mean"
-            )
-        top, offset = local_mean(self._support, query)
+        _require_noise(query, "the velocity has no value at t = 1, where sigma = 0: evaluate before, or take "
+                              "posterior(x, t).mean")  # fmt: skip
+        coefficients = self._coefficients(t, query)
+        if not needs_derivatives(x, t):
+            found = moments(self._support, query, self.effort, stats=False)
+            return self._combined(query, found, coefficients).reshape(x.shape)
+        alpha_dot, rate, rest = coefficients
+        top, offset = local_mean(self._support, query, self.effort)
         mean = top + offset
-        alpha_dot, rate, rest = self._coefficients(t, query)
         return (alpha_dot * mean + rate * ((query.x - top) - offset + rest * mean)).reshape(x.shape)
 
     def posterior(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Posterior:
@@ -134,28 +161,30 @@ class ExactField:
         """
         query = _detached(self._query(x, t, cond))
         positive = query.sigma.masked_fill(query.sigma == 0, 1e-30)
-        found = moments(self._support, Query(query.x, query.alpha, positive, query.labels, query.log_prior))
-        mean = self._support.points[found.top_index] + found.offset
+        found = moments(
+            self._support, Query(query.x, query.alpha, positive, query.labels, query.log_prior), self.effort
+        )
+        mean = self._support.data(found.top_index, x.dtype) + found.offset * self._support.unit
         log_density = found.log_kernel - self._log_total(query)
         log_density = log_density - 0.5 * self._support.dim * torch.log(2 * math.pi * positive.square())
         entropy = torch.log(found.normaliser) - found.surprise / found.normaliser
         at_end = torch.where(found.log_kernel > -1e20, torch.inf, -torch.inf)
         return Posterior(
-            mean=mean.to(x.dtype).reshape(x.shape),
+            mean=mean.reshape(x.shape),
             log_density=torch.where(query.sigma == 0, at_end, log_density).to(x.dtype),
             effective_sample_size=(found.normaliser.square() / found.squares).to(x.dtype),
             entropy=entropy.clamp_min(0.0).to(x.dtype),
             top_weight=(1 / found.normaliser).to(x.dtype),
             top_index=found.top_index,
+            error=error_bound(self._support, found) * self._support.unit,
         )
 
     def score(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B *D"]:
         r"""Score :math:`\nabla_x \log p_t(x) = (\alpha m - x) / \sigma^2` of the marginal; arguments as for the
         velocity."""
         query = self._query(x, t, cond)
-        if bool((query.sigma == 0).any()):
-            raise ValueError("the score has no value at t = 1, where sigma = 0: evaluate before")
-        top, offset = local_mean(self._support, query)
+        _require_noise(query, "the score has no value at t = 1, where sigma = 0: evaluate before")
+        top, offset = local_mean(self._support, query, self.effort)
         _, _, rest = self._coefficients(t, query)
         residual = (query.x - top) - offset + rest * (top + offset)
         return (-residual / query.sigma.square()[:, None].to(x.dtype)).reshape(x.shape)
@@ -164,13 +193,28 @@ class ExactField:
         """Trace of the velocity's Jacobian in closed form, shape ``(B,)``; arguments as for the velocity, no
         gradient."""
         query = _detached(self._query(x, t, cond))
-        if bool((query.sigma == 0).any()):
-            raise ValueError("the divergence has no value at t = 1, where sigma = 0: evaluate before")
-        trace = spread(self._support, query, moments(self._support, query))
+        _require_noise(query, "the divergence has no value at t = 1, where sigma = 0: evaluate before")
+        trace = spread(self._support, query, moments(self._support, query, self.effort), self.effort)
+        trace = trace * self._support.unit**2
         times = as_times(t, x).detach().double().expand(len(x))
         rate = self.path.sigma_dot(times) / query.sigma
         gain = self.path.wronskian(times) * query.alpha / query.sigma**3
         return (rate * self._support.dim + gain * trace).to(x.dtype)
+
+    def _combined(self, query: Query, found: Moments, coefficients: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Velocity from the moments, in their buffer and a few columns at a time; no gradient."""
+        alpha_dot, rate, rest = coefficients
+        width = max(64, _PASS // max(1, len(query.x))) if self._support.in_memory else self._support.dim
+        for low in range(0, self._support.dim, width):
+            part = slice(low, low + width)
+            top = self._support.data(found.top_index, query.x.dtype, part)
+            offset = found.offset[:, part]
+            if self._support.unit != 1:
+                offset.mul_(self._support.unit)
+            mean = top + offset
+            residual = torch.sub(query.x[:, part], top, out=top).sub_(offset).addcmul_(rest, mean).mul_(rate)
+            torch.addcmul(residual, alpha_dot, mean, out=offset)
+        return found.offset
 
     def _coefficients(self, t: Tensor | float, query: Query) -> tuple[Tensor, Tensor, Tensor]:
         """Rate of alpha, logarithmic rate of sigma, and 1 - alpha, as columns of x's dtype."""
@@ -181,12 +225,7 @@ class ExactField:
 
     def _query(self, x: Tensor, t: Tensor | float, cond: Tensor | None) -> Query:
         require_tensor("x", x)
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(
-                f"x must have shape (B, {', '.join(map(str, self.shape))}) like the support, got {tuple(x.shape)}"
-            )
-        if x.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"x must be float32 or float64, got {x.dtype}")
+        check_point(x, self.shape)
         times = as_times(t, x).double().expand(len(x))  # float64, since 1e-7 of alpha is all of sigma at the end
         if bool(((times < 0) | (times > 1)).any()):
             raise ValueError(f"t must be in [0, 1], got values from {float(times.min()):g} to {float(times.max()):g}")
@@ -199,59 +238,39 @@ class ExactField:
             return None, None
         require_tensor("cond", cond)
         if cond.is_floating_point():
-            if tuple(cond.shape) != (rows, len(self._support)):
-                raise ValueError(f"a log-prior must have shape ({rows}, {len(self._support)}), got {tuple(cond.shape)}")
-            top = cond.max(1).values
-            if not bool(((top > -torch.inf) & (top < torch.inf)).all()):
-                raise ValueError("every row of a log-prior must be below infinity and finite somewhere")
-            return None, cond
-        if self._support.labels is None:
-            raise ValueError("cond holds labels but the support has none: pass labels= to ExactField")
-        if tuple(cond.shape) != (rows,):
-            raise ValueError(f"labels must have shape ({rows},), got {tuple(cond.shape)}")
-        prior, labels = self._support.log_prior, self._support.labels
-        present = labels if prior is None else labels[prior > -torch.inf]
-        missing = cond[(cond >= 0) & ~torch.isin(cond, present)]
-        if len(missing):
-            raise ValueError(f"label {int(missing[0])} has no point in the support (or none with a prior above 0)")
+            return None, checked_prior(cond, rows, len(self._support))
+        check_labels(cond, rows, self._present)
         return cond, None
 
     def _log_total(self, query: Query) -> Tensor:
         """Log of the sum of each row's unnormalised prior weights, float64."""
         if query.log_prior is not None:
             return torch.logsumexp(query.log_prior.double(), 1)
-        prior = self._support.log_prior
-        prior = (
-            self._support.points.new_zeros(len(self._support), dtype=torch.float64) if prior is None else prior.double()
-        )
+        prior, labels = self._support.log_prior, self._support.labels
+        prior = torch.zeros(len(self._support), dtype=torch.float64, device=query.x.device) if prior is None else prior
+        prior = prior.double()
         whole = torch.logsumexp(prior, 0)
-        if query.labels is None or self._support.labels is None:
+        if query.labels is None or labels is None:
             return whole.expand(len(query.x))
         total = torch.empty(len(query.x), dtype=torch.float64, device=prior.device)
         for label in torch.unique(query.labels):
-            members = prior[self._support.labels == label] if label >= 0 else prior
+            members = prior[labels == label] if label >= 0 else prior
             total[query.labels == label] = torch.logsumexp(members, 0)
         return total
+
+
+def _require_noise(query: Query, message: str) -> None:
+    if bool((query.sigma == 0).any()):
+        raise ValueError(message)
 
 
 def _detached(query: Query) -> Query:
     return Query(query.x.detach(), query.alpha.detach(), query.sigma.detach(), query.labels, query.log_prior)
 
 
-def _check_support(support: Tensor, labels: Tensor | None, log_prior: Tensor | None) -> None:
-    if not isinstance(support, Tensor):
-        raise TypeError(f"support must be a tensor, got {type(support).__name__}")
-    if support.ndim < 2 or support.numel() == 0:
-        raise ValueError(f"support must have shape (N, *D) with at least one point, got {tuple(support.shape)}")
-    if support.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"support must be float32 or float64, got {support.dtype}")
-    bad = int((~torch.isfinite(support.reshape(len(support), -1)).all(1)).sum())
-    if bad:
-        raise ValueError(f"support must be finite, got NaN or infinity in {bad} of {len(support)} points")
-    for name, value in (("labels", labels), ("log_prior", log_prior)):
-        if value is not None and tuple(value.shape) != (len(support),):
-            raise ValueError(f"{name} must have shape ({len(support)},), got {tuple(value.shape)}")
-    if labels is not None and bool((labels < 0).any()):
-        raise ValueError("labels of a support must not be negative")
-    if log_prior is not None and not (bool((log_prior < torch.inf).all()) and bool((log_prior > -torch.inf).any())):
-        raise ValueError("log_prior must be below infinity and finite somewhere")
+def _present_labels(labels: Tensor | None, log_prior: Tensor | None) -> Tensor | None:
+    """Labels that have a datum with a prior above 0."""
+    if labels is None:
+        return None
+    present: Tensor = torch.unique(labels if log_prior is None else labels[log_prior > -torch.inf])
+    return present

@@ -1,17 +1,33 @@
 r"""The Nadaraya-Watson engine under the exact field.
 
 Every evaluation needs weighted sums over a support, with weights :math:`w_i \propto \pi_i e^{-\|x - \alpha s_i\|^2 /
-2 \sigma^2}`.
+2 \sigma^2}`. No ``(B, N, D)`` tensor is ever made.
 
-* :mod:`~fluvial.smoothing.support`: the points, prepared once.
-* :mod:`~fluvial.smoothing.logits`: the ways to compute the exponents, and which one is accurate enough for a row.
-* :mod:`~fluvial.smoothing.tiles`: the sums, tile by tile with an online softmax, so that no ``(B, N, D)`` tensor
-  exists.
-* :mod:`~fluvial.smoothing.local_mean`: the weighted mean as a differentiable function.
+* :mod:`~fluvial.smoothing.points`: where the points lie, in memory or in a file, as floats or pixels.
+* :mod:`~fluvial.smoothing.support`: the points with what every evaluation needs of them.
+* :mod:`~fluvial.smoothing.query`: what is asked, with what effort, and what comes back.
+* :mod:`~fluvial.smoothing.logits`: the exponents, and how accurately they can be had.
+* :mod:`~fluvial.smoothing.engine`: which way of computing serves which rows; the ways are
+  :mod:`~fluvial.smoothing.dense`, :mod:`~fluvial.smoothing.attention` and :mod:`~fluvial.smoothing.screening`.
+* :mod:`~fluvial.smoothing.derivatives`, :mod:`~fluvial.smoothing.local_mean`: second moments, and the mean as a
+  differentiable function.
 """
 
-from fluvial.smoothing.local_mean import local_mean
+from fluvial.smoothing.derivatives import spread
+from fluvial.smoothing.engine import moments
+from fluvial.smoothing.local_mean import local_mean, needs_derivatives
+from fluvial.smoothing.query import DEFAULT_MEMORY, Effort, Moments, Query, error_bound
 from fluvial.smoothing.support import Support
-from fluvial.smoothing.tiles import Moments, Query, moments, spread
 
-__all__ = ["Moments", "Query", "Support", "local_mean", "moments", "spread"]
+__all__ = [
+    "DEFAULT_MEMORY",
+    "Effort",
+    "Moments",
+    "Query",
+    "Support",
+    "error_bound",
+    "local_mean",
+    "moments",
+    "needs_derivatives",
+    "spread",
+]

@@ -1,9 +1,9 @@
 r"""The local mean of a support as a differentiable function of the point, of alpha and of sigma.
 
-With exponents :math:`\ell_i = (\alpha/\sigma^2) \langle x - \alpha c, s_i - c \rangle - (\alpha^2 / 2 \sigma^2)
-\|s_i - c\|^2` (``c`` the support's shift), the mean moves by :math:`dm = \mathrm{Cov}_w(s, d\ell)`. In ``x`` that is
-:math:`(\alpha/\sigma^2) \mathrm{Cov}_w`, symmetric, so one tiled product serves both modes of differentiation and
-autograd never runs through the tiles. It can be differentiated once.
+In the support's values, with ``x`` moved and scaled alike, the exponents are :math:`\ell_i = (\alpha/\sigma^2) \langle
+x, s_i \rangle - (\alpha^2 / 2 \sigma^2) \|s_i\|^2`, and the mean moves by :math:`dm = \mathrm{Cov}_w(s, d\ell)`. In
+``x`` that is :math:`(\alpha/\sigma^2) \mathrm{Cov}_w`, symmetric, so one tiled product serves both modes of
+differentiation and autograd never runs through the tiles. It can be differentiated once.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from fluvial.smoothing.derivatives import covariance_product
+from fluvial.smoothing.engine import moments
+from fluvial.smoothing.query import Effort, Moments, Query
 from fluvial.smoothing.support import Support
-from fluvial.smoothing.tiles import Moments, Query, covariance_product, moments
 
 
 class _LocalMean(torch.autograd.Function):
@@ -28,12 +31,13 @@ class _LocalMean(torch.autograd.Function):
         support: Support,
         labels: Tensor | None,
         log_prior: Tensor | None,
+        effort: Effort,
     ) -> tuple[Tensor, ...]:
-        return moments(support, Query(x, alpha, sigma, labels, log_prior)).parts()
+        return moments(support, Query(x, alpha, sigma, labels, log_prior), effort, stats=True).parts()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, alpha, sigma, ctx.support, labels, log_prior = inputs
+        x, alpha, sigma, ctx.support, labels, log_prior, ctx.effort = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*(part for part in output if part is not output[Moments.OFFSET]))
         ctx.save_for_backward(x, alpha, sigma, labels, log_prior, *output)
@@ -43,12 +47,12 @@ class _LocalMean(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad = grads[Moments.OFFSET]
         if grad is None:
-            return None, None, None, None, None, None
+            return None, None, None, None, None, None, None
         motion = _Motion(ctx)
         by_x = motion.by_x(grad) if ctx.needs_input_grad[0] else None
         by_alpha = (grad * motion.by_alpha(1.0)).sum(1) if ctx.needs_input_grad[1] else None
         by_sigma = (grad * motion.by_sigma(1.0)).sum(1) if ctx.needs_input_grad[2] else None
-        return by_x, by_alpha, by_sigma, None, None, None
+        return by_x, by_alpha, by_sigma, None, None, None, None
 
     @staticmethod
     def jvp(
@@ -107,42 +111,52 @@ _once: Callable[..., Tensor] = _Once.apply
 
 
 class _Motion:
-    """How the mean of a query moves as its point, its alpha or its sigma moves."""
+    """How the mean of a query, in the support's values, moves as its point, its alpha or its sigma moves."""
 
     def __init__(self, ctx: Any) -> None:
         x, alpha, sigma, labels, log_prior, *found = ctx.saved_tensors
         self.support: Support = ctx.support
+        self.effort: Effort = ctx.effort
         self.query = Query(x, alpha, sigma, labels, log_prior)
         self.found = Moments(*found)
+        # A unit of the point is 1 / unit of a value, and so is one of sigma.
+        self._x = self.query.in_values(self.support).precise(self.support)
+        self._sigma = sigma / self.support.unit
 
     def by_x(self, rate: Tensor) -> Tensor:
-        query = self.query
-        direction = rate.double() * (query.alpha / query.sigma.square())[:, None]
-        return self._product(direction, torch.zeros_like(query.alpha))
+        gain = self.query.alpha / self._sigma.square()
+        direction = rate.double() * (gain / self.support.unit)[:, None]
+        return self._product(direction, torch.zeros_like(gain))
 
     def by_alpha(self, rate: Tensor | float) -> Tensor:
-        query, shift = self.query, self.support.shift
-        direction = self._shifted()
+        direction, shift = self._x, self.support.shift
         if shift is not None:
-            direction = direction - query.alpha[:, None] * shift
-        scale = rate / query.sigma.square()
-        return self._product(direction * scale[:, None], -query.alpha * scale)
+            direction = direction - self.query.alpha[:, None] * shift
+        scale = rate / self._sigma.square()
+        return self._product(direction * scale[:, None], -self.query.alpha * scale)
 
     def by_sigma(self, rate: Tensor | float) -> Tensor:
-        query = self.query
-        scale = -2 * rate * query.alpha / query.sigma**3
-        return self._product(self._shifted() * scale[:, None], -0.5 * query.alpha * scale)
-
-    def _shifted(self) -> Tensor:
-        x, shift = self.query.x.double(), self.support.shift
-        return x if shift is None else x - self.query.alpha[:, None] * shift
+        scale = -2 * rate * self.query.alpha / (self._sigma**3 * self.support.unit)
+        return self._product(self._x * scale[:, None], -0.5 * self.query.alpha * scale)
 
     def _product(self, direction: Tensor, rate: Tensor) -> Tensor:
-        product = covariance_product(self.support, self.query, self.found, direction, rate).to(self.query.x.dtype)
-        return _once(product, self.query.x, self.query.alpha, self.query.sigma)
+        product = covariance_product(self.support, self.query, self.found, direction, rate, self.effort)
+        return _once(product.to(self.query.x.dtype), self.query.x, self.query.alpha, self.query.sigma)
 
 
-def local_mean(support: Support, query: Query) -> tuple[Tensor, Tensor]:
+def needs_derivatives(*inputs: Tensor | float) -> bool:
+    """Whether a result must carry derivatives with respect to any of the inputs, in whatever mode.
+
+    Where it need not, cheaper ways of computing are open.
+    """
+    tensors = [part for part in inputs if isinstance(part, Tensor)]
+    if torch.is_grad_enabled() and any(part.requires_grad for part in tensors):
+        return True
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(wrapped(part) or forward_ad.unpack_dual(part).tangent is not None for part in tensors)
+
+
+def local_mean(support: Support, query: Query, effort: Effort | None = None) -> tuple[Tensor, Tensor]:
     """Top point of every row and the mean's offset from it, both ``(B, d)``; their sum is the mean.
 
     They are kept apart because ``x - mean`` is exact as ``(x - top) - offset`` where ``x`` is close to the top point.
@@ -154,5 +168,6 @@ def local_mean(support: Support, query: Query) -> tuple[Tensor, Tensor]:
         >>> local_mean(support, Query(torch.tensor([[0.5]]), half, half))
         (tensor([[0.]]), tensor([[1.]]))
     """
-    found = Moments(*_all_moments(query.x, query.alpha, query.sigma, support, query.labels, query.log_prior))
-    return support.points[found.top_index].to(found.offset.dtype), found.offset
+    effort = Effort() if effort is None else effort
+    found = Moments(*_all_moments(query.x, query.alpha, query.sigma, support, query.labels, query.log_prior, effort))
+    return support.data(found.top_index, found.offset.dtype), found.offset * support.unit

@@ -1,25 +1,46 @@
 """The points that a field smooths over, with what every evaluation needs of them computed once."""
 
+import math
+from collections.abc import Iterator
+from copy import copy
+from functools import cached_property
+
+import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-# Centring costs a copy of the points; it pays only where the offset dwarfs the spread.
+from fluvial.smoothing.points import PIXEL_ORIGIN, PIXEL_UNIT, FilePoints, Points, TensorPoints, as_values
+from fluvial.smoothing.probing import Probe
+
+# Centring costs a pass over every tile; it pays only where the offset dwarfs the spread.
 _OFFSET_WORTH_REMOVING = 4.0
 # Bytes of float64 that the preparation may use at once.
 _BLOCK_BYTES = 32 * 2**20
+# A tile of values is made in a buffer of about this size: it stays in the cache between its two products.
+TILE_BYTES = 12 * 2**20
+LEAST_TILE = 64
 
 
 class Support:
     """A finite set of points with optional labels and prior weights.
 
-    Exponents are computed from ``values``, the points less ``shift``; means are taken over ``points`` themselves, so
-    that a row that rests on one point returns that point to the bit.
+    Exponents are computed from *values*: the points in units of ``unit``, less ``shift``. Floats are their own values;
+    those of pixels are integers.
 
     Args:
-        points: Shape ``(N, d)``, floating.
+        points: Shape ``(N, d)``: floating or uint8 tensor, or a memory map of either.
         labels: Class of each point, shape ``(N,)``; optional.
         log_prior: Unnormalised log-weights, shape ``(N,)``; optional, uniform if absent.
+
+    Attributes:
+        shift: A point is ``unit * (value + shift)``; float64, shape ``(d,)`` or ``()``, or None for zero.
+        pixels: Whether the values are integers from -128 to 127.
+        squared_norms: Of the values, float64, shape ``(N,)``.
+        radius: Largest norm of a value.
+        reach: Largest distance of a value from the mean of all.
+
+    Raises:
+        ValueError: If a point is not finite.
 
     Example:
         >>> Support(torch.tensor([[0.0], [2.0]])).radius
@@ -27,23 +48,20 @@ class Support:
     """
 
     def __init__(
-        self,
-        points: Float[Tensor, "N d"],
-        labels: Int[Tensor, "N"] | None = None,
-        log_prior: Float[Tensor, "N"] | None = None,
+        self, points: Tensor | np.memmap, labels: Tensor | None = None, log_prior: Tensor | None = None
     ) -> None:
-        self.points = points
+        self.points: Points = TensorPoints(points) if isinstance(points, Tensor) else FilePoints(points)
         self.labels = labels
         self.log_prior = log_prior
-        blocks = points.split(max(1, _BLOCK_BYTES // (8 * points.shape[1])))
-        centre = torch.stack([block.sum(0, dtype=torch.float64) for block in blocks]).sum(0) / len(points)
-        largest = max(float((block.double() - centre).norm(dim=1).max()) for block in blocks)
-        far = float(centre.norm()) > _OFFSET_WORTH_REMOVING * largest
-        self.shift: Tensor | None = centre if far else None
-        self.values = torch.cat([(block.double() - centre).to(points.dtype) for block in blocks]) if far else points
-        norms = (block.double().square().sum(1) for block in self.values.split(len(blocks[0])))
-        self.squared_norms = torch.cat(list(norms))
-        self.radius = float(self.squared_norms.max()) ** 0.5
+        self.pixels = self.points.dtype == torch.uint8
+        self.unit, self.origin = (PIXEL_UNIT, PIXEL_ORIGIN) if self.pixels else (1.0, 0.0)
+        self.dtype = torch.float64 if self.points.dtype == torch.float64 else torch.float32
+        self.device = points.device if isinstance(points, Tensor) else torch.device("cpu")
+        self._centre: Tensor | None = None
+        self._lifted: Tensor | None = None
+        self._measure()
+        origin = torch.full((), self.origin, dtype=torch.float64, device=self.device) if self.pixels else None
+        self.shift: Tensor | None = origin if self._centre is None else self._centre + self.origin
 
     def __len__(self) -> int:
         return self.points.shape[0]
@@ -53,8 +71,102 @@ class Support:
         """Number of coordinates of a point."""
         return self.points.shape[1]
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the points are a tensor rather than a file."""
+        return isinstance(self.points, TensorPoints)
+
     def to(self, device: torch.device | str) -> "Support":
-        """The same support on another device."""
+        """The same support on another device; one in a file stays there."""
+        if not isinstance(self.points, TensorPoints):
+            raise ValueError("support is in a file: its tiles are computed with on the CPU")
         labels = None if self.labels is None else self.labels.to(device)
         log_prior = None if self.log_prior is None else self.log_prior.to(device)
-        return Support(self.points.to(device), labels, log_prior)
+        return Support(self.points.tensor.to(device), labels, log_prior)
+
+    def tiles(self, start: int, stop: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+        """Values of the points from ``start`` to ``stop``, tile by tile; each is valid until the next one."""
+        step = min(max(LEAST_TILE, TILE_BYTES // (self.dim * dtype.itemsize)), stop - start)
+
+        def room(kind: torch.dtype, needed: bool) -> Tensor | None:
+            return torch.empty(step, self.dim, dtype=kind, device=self.device) if needed else None
+
+        integers = room(torch.int8, self.pixels)
+        buffer = room(dtype, self._centre is None and dtype not in (self.points.dtype, torch.int8))
+        stored = self.points.buffer(step)
+        for low in range(start, stop, step):
+            part = slice(low, min(low + step, stop))
+            yield part, self._values(self.points.read(part.start, part.stop, stored), dtype, buffer, integers)
+
+    def values(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values of some points, shape ``(len(index), d)``."""
+        return self._values(self.points.gather(index), dtype)
+
+    def data(self, index: Tensor | slice, dtype: torch.dtype, columns: slice = slice(None)) -> Tensor:
+        """Some of the data themselves, in data units, or some of their columns."""
+        if isinstance(index, slice):
+            index = torch.arange(len(self), device=self.device)[index]
+        stored = self.points
+        rows = stored.tensor[:, columns].index_select(0, index) if isinstance(stored, TensorPoints) else None
+        rows = stored.gather(index)[:, columns] if rows is None else rows
+        values = as_values(rows, dtype)
+        return values if self.unit == 1 else values.add_(self.origin).mul_(self.unit)
+
+    def subset(self, index: Tensor) -> "Support":
+        """Some of the points as a support of its own, with the bounds of the whole; in memory."""
+        part = copy(self)
+        part.points = TensorPoints(self.points.gather(index))
+        part.labels = None if self.labels is None else self.labels[index]
+        part.log_prior = None if self.log_prior is None else self.log_prior[index]
+        part.squared_norms = self.squared_norms[index]
+        part._lifted = None
+        part.__dict__.pop("probe", None)
+        return part
+
+    @cached_property
+    def probe(self) -> Probe:
+        """Estimates of how many points matter at a bandwidth."""
+        return Probe(self)
+
+    def lifted(self) -> Tensor:
+        """Values with their squared norms as a last column, float32 ``(N, d + 1)``; made once."""
+        if self._lifted is None:
+            columns = [part.clone() for _, part in self.tiles(0, len(self), torch.float32)]
+            self._lifted = torch.cat([torch.cat(columns), self.squared_norms[:, None].float()], 1)
+        return self._lifted
+
+    def _values(
+        self, block: Tensor, dtype: torch.dtype, out: Tensor | None = None, integers: Tensor | None = None
+    ) -> Tensor:
+        if self._centre is None:
+            return as_values(block, dtype, out, integers)
+        # In float64 first: the centre is as large as the points and their spread is not.
+        return (as_values(block, torch.float64) - self._centre).to(dtype)
+
+    def _measure(self) -> None:
+        """Norms, radius, reach and, where the points lie far from the origin, the shift."""
+        step = max(1, _BLOCK_BYTES // (8 * self.dim))
+        blocks = [(low, min(low + step, len(self))) for low in range(0, len(self), step)]
+        norms, total, bad = [], torch.zeros(self.dim, dtype=torch.float64, device=self.device), 0
+        for low, high in blocks:
+            values = as_values(self.points.read(low, high), torch.float64)
+            norms.append(values.square().sum(1))
+            total += values.sum(0)
+            bad += int((~torch.isfinite(norms[-1])).sum())
+        if bad:
+            raise ValueError(f"support must be finite, got NaN or infinity in {bad} of {len(self)} points")
+        centre, self.squared_norms = total / len(self), torch.cat(norms)
+        self.radius = float(self.squared_norms.max()) ** 0.5
+        self.reach = self._farthest(centre, blocks)
+        if float(centre.norm()) > _OFFSET_WORTH_REMOVING * self.reach:
+            self._centre, self.pixels = centre, False
+            moved = (as_values(self.points.read(*block), torch.float64) - centre for block in blocks)
+            self.squared_norms = torch.cat([part.square().sum(1) for part in moved])
+            self.radius = float(self.squared_norms.max()) ** 0.5
+
+    def _farthest(self, centre: Tensor, blocks: list[tuple[int, int]]) -> float:
+        squares = []
+        for low, high in blocks:
+            values = as_values(self.points.read(low, high), torch.float64)
+            squares.append((values - centre).square().sum(1).max())
+        return math.sqrt(float(torch.stack(squares).max()))

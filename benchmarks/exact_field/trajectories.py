@@ -1,0 +1,90 @@
+"""Whole trajectories: ``fv.solve`` on the exact field, which may integrate in a structured way, and on the field alone.
+
+The generic solver sees the same field stripped of its capabilities. Both times include making the field, and so
+whatever it prepares, such as a Gram matrix. End states are compared row by row.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+import fluvial as fv
+from exact_field.reference import relative_error
+from exact_field.shapes import SHAPES, Shape, as_floats, make_support, smaller
+from exact_field.timing import alternating
+
+STEPS = 100
+NOISE_SEED = 2
+WIDE, LARGE = SHAPES[4], SHAPES[3]
+CASES = (WIDE, Shape("N < d", 1000, 3072, 64, pixels=True), replace(LARGE, batch=64))
+QUICK_STEPS = 20
+
+
+class Plain:
+    """A field with nothing but a velocity, and what a solver needs to end where sigma = 0."""
+
+    singular_at_end = True
+
+    def __init__(self, field: fv.ExactField) -> None:
+        self.path = field.path
+        self._field = field
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        return self._field(x, t, cond)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a trajectory cost both ways.
+
+    Args:
+        shape: The support and the number of rows.
+        steps: Euler steps.
+        seconds: Median time by way: ``"structured"``, ``"generic"``.
+        difference: Largest relative difference of the end states between both ways.
+        double: The same in float64; None where it was not asked.
+        rounding: Largest relative difference between the generic solver in float32 and in float64; None likewise.
+    """
+
+    shape: Shape
+    steps: int
+    seconds: dict[str, float]
+    difference: float
+    double: float | None = None
+    rounding: float | None = None
+
+    @property
+    def speedup(self) -> float:
+        return self.seconds["generic"] / self.seconds["structured"]
+
+
+def measure(shape: Shape, steps: int, rounds: int, device: str) -> Walk:
+    """Time both ways in alternating rounds; float64 too where the support is small."""
+    support = make_support(shape).to(device)
+    x0 = torch.randn(shape.batch, shape.dim, generator=torch.Generator().manual_seed(NOISE_SEED)).to(device)
+    calls = {
+        "structured": lambda: solve(support, x0, steps, structured=True),
+        "generic": lambda: solve(support, x0, steps, structured=False),
+    }
+    for structured in (True, False):
+        solve(support, x0, 2, structured=structured)  # warm-up
+    seconds = alternating(calls, rounds, device)
+    structured, generic = calls["structured"](), calls["generic"]()
+    walk = Walk(shape, steps, seconds, relative_error(structured, generic))
+    if support.numel() > 2**24:
+        return walk
+    support, x0 = as_floats(support, torch.float64), x0.double()
+    exact = [solve(support, x0, steps, structured=way) for way in (True, False)]
+    return replace(walk, double=relative_error(*exact), rounding=relative_error(generic, exact[1]))
+
+
+def cases(quick: bool) -> tuple[tuple[Shape, ...], int]:
+    """The trajectories to time and their number of steps."""
+    return (tuple(smaller(shape) for shape in CASES), QUICK_STEPS) if quick else (CASES, STEPS)
+
+
+def solve(support: Tensor, x0: Tensor, steps: int, *, structured: bool) -> Tensor:
+    """End states of Euler's method from a fresh field."""
+    field = fv.ExactField(support)
+    return fv.solve(field if structured else Plain(field), x0, steps=steps, method="euler").x
