@@ -57,7 +57,8 @@ def print_walk(walk: Walk) -> None:
     """One trajectory, both ways."""
     print(f"\n{walk.shape}, {walk.steps} Euler steps")
     times = walk.seconds
-    print(f"  structured {times['structured']:.3f} s, generic {times['generic']:.3f} s: {walk.speedup:.1f}x")
+    print(f"  structured {times['structured']:.3f} s, generic {times['generic']:.3f} s: {walk.speedup['generic']:.1f}x")
+    print(f"  two dense products {times['two products']:.3f} s: {walk.speedup['two products']:.1f}x")
     print(f"  largest relative difference of the end states: {walk.difference:.1e}")
     if walk.double is not None:
         print(f"  in float64: {walk.double:.1e}; generic float32 from generic float64: {walk.rounding:.1e}")

@@ -1,7 +1,7 @@
 """The work shapes and their data, all from explicit seeds.
 
 Pixels come from Gaussians with an image-like covariance: 512 random orthonormal directions whose variances fall as
-``j^-1.8``, scaled to a mean variance of 60 squared a pixel, around 127.5, with white noise of 8, rounded and clipped.
+``j^-1.8``, around 127.5, with white noise of 8, rounded and clipped, so that a pixel has a standard deviation of 60.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ TIMES = (0.1, 0.3, 0.6, 0.9, 0.99)
 CHUNK = 4096
 COMPONENTS = 512
 DECAY = 1.8
-PIXEL_STD = 60.0
+SPREAD = 66.0  # of a pixel before it is clipped to 0..255, after which it is 60
 NOISE_STD = 8.0
 SUPPORT_SEED = 0
 POINTS_SEED = 1
@@ -70,7 +70,7 @@ def pixel_chunks(count: int, dim: int, seed: int = SUPPORT_SEED) -> Iterator[Ten
     components = min(COMPONENTS, dim)
     directions = torch.linalg.qr(torch.randn(dim, components, generator=g)).Q.T
     spectrum = torch.arange(1, components + 1, dtype=torch.float64).pow(-DECAY)
-    scales = (spectrum * (dim * PIXEL_STD**2 / spectrum.sum())).sqrt().float()
+    scales = (spectrum * (dim * SPREAD**2 / spectrum.sum())).sqrt().float()
     for start in range(0, count, CHUNK):
         rows = min(CHUNK, count - start)
         pixels = (torch.randn(rows, components, generator=g) * scales) @ directions

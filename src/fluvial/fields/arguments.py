@@ -65,8 +65,8 @@ def check_point(x: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"x must be float32 or float64, got {x.dtype}")
 
 
-def checked_prior(cond: Tensor, rows: int, points: int) -> Tensor:
-    """A log-prior of each row over the points.
+def checked_prior(cond: Tensor, rows: int, points: int, everywhere: bool = True) -> Tensor:
+    """A log-prior of each row over the points; ``everywhere``, every row must be finite somewhere.
 
     Raises:
         ValueError: If it has another shape, or a row is nowhere finite or somewhere infinite.
@@ -74,7 +74,7 @@ def checked_prior(cond: Tensor, rows: int, points: int) -> Tensor:
     if tuple(cond.shape) != (rows, points):
         raise ValueError(f"a log-prior must have shape ({rows}, {points}), got {tuple(cond.shape)}")
     top = cond.max(1).values
-    if not bool(((top > -torch.inf) & (top < torch.inf)).all()):
+    if not bool((((top > -torch.inf) | (not everywhere)) & (top < torch.inf)).all()):
         raise ValueError("every row of a log-prior must be below infinity and finite somewhere")
     return cond
 

@@ -5,9 +5,47 @@ A field is any callable ``field(x, t, cond=None) -> v`` with ``x`` and ``v`` of 
 capabilities below instead of testing types, and fields that wrap others forward them.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What a solver is about to do.
+
+    Args:
+        method: Name of the fixed-step method.
+        evaluations: How many evaluations it takes.
+        end_only: Whether only the states at ``t = 1`` are wanted, and are landed on where sigma = 0.
+    """
+
+    method: str
+    evaluations: int
+    end_only: bool
+
+
+@runtime_checkable
+class Course(Protocol):
+    """A field as it is met along one trajectory, in coordinates of its own.
+
+    A Runge-Kutta method is a linear combination of states and velocities, so that it may walk in any coordinates of
+    which the states are a linear function: the scheme stays the caller's, and so does its result.
+
+    Attributes:
+        start: Coordinates of the first states, shape ``(B, *)``.
+    """
+
+    start: Tensor
+
+    def __call__(self, coordinates: Tensor, t: Tensor, /) -> Tensor:
+        """Velocity of the coordinates at times ``t``, ``(B,)``, all equal."""
+        ...
+
+    def states(self, coordinates: Tensor, /) -> Tensor:
+        """The states ``(B, *D)`` that coordinates stand for."""
+        ...
 
 
 @runtime_checkable
@@ -28,3 +66,10 @@ def singular_at_end(field: Field) -> bool:
 def breakpoints(field: Field) -> tuple[float, ...]:
     """Times at which the velocity jumps; a solver puts nodes of its grid there."""
     return tuple(getattr(field, "breakpoints", ()))
+
+
+def trajectory(field: Field, x0: Tensor, cond: Any, walk: Walk) -> Course | None:
+    """A cheaper way to walk from ``x0`` under ``cond``, if the field has one."""
+    offered = getattr(field, "trajectory", None)
+    course: Course | None = None if offered is None else offered(x0, cond, walk)
+    return course

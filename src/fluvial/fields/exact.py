@@ -16,6 +16,7 @@ Sources: Bertrand et al. 2025, "On the Closed-Form of Flow Matching", propositio
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from fluvial.checks import as_times, require_tensor
 from fluvial.fields.arguments import check_effort, check_labels, check_point, checked_prior, checked_support
+from fluvial.fields.base import Course, Walk
+from fluvial.fields.courses import choose_course
 from fluvial.fields.posterior import Posterior
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.smoothing import (
@@ -39,8 +42,13 @@ from fluvial.smoothing import (
     spread,
 )
 
+if TYPE_CHECKING:
+    import torch.distributed as dist
+
+    from fluvial.smoothing.shards import Shards
+
 # Columns of an elementwise pass, so that its temporaries stay in the cache.
-_PASS = 2**17
+_PASS = 2**19
 
 
 class ExactField:
@@ -60,6 +68,8 @@ class ExactField:
             usual norm ``sqrt(d)``. 0 skips only what rounding hides; with more, a screening pass in bfloat16 finds the
             data that can matter, and the rest is proven not to.
         memory: Bytes that an evaluation may use beyond its inputs and outputs.
+        group: Process group over whose ranks the data are split: each passes its own part of them, with their labels
+            and prior, and asks the same questions. No derivatives then; ``(B, N)`` conditions have this rank's columns.
 
     Raises:
         ValueError: If the support is empty, not finite or of another type, labels or prior do not fit it, ``tol`` is
@@ -82,6 +92,7 @@ class ExactField:
         log_prior: Tensor | None = None,
         tol: float = 0.0,
         memory: int = DEFAULT_MEMORY,
+        group: "dist.ProcessGroup | None" = None,
     ) -> None:
         check_effort(tol, memory)
         data = checked_support(support, labels, log_prior)
@@ -91,6 +102,12 @@ class ExactField:
         data = data.detach().reshape(len(data), -1) if isinstance(data, Tensor) else data
         self._support = Support(data, labels, log_prior)
         self._present = _present_labels(labels, log_prior)
+        self._shards: "Shards | None" = None
+        if group is not None:
+            from fluvial.smoothing.shards import Shards
+
+            self._shards = Shards(self._support, group)
+            self._present = None if labels is None else torch.tensor(self._shards.labels)
 
     @property
     def support(self) -> Tensor:
@@ -141,11 +158,11 @@ class ExactField:
         _require_noise(query, "the velocity has no value at t = 1, where sigma = 0: evaluate before, or take "
                               "posterior(x, t).mean")  # fmt: skip
         coefficients = self._coefficients(t, query)
-        if not needs_derivatives(x, t):
+        if self._shards is None and not needs_derivatives(x, t):
             found = moments(self._support, query, self.effort, stats=False)
-            return self._combined(query, found, coefficients).reshape(x.shape)
+            return self.combined(query, found, coefficients).reshape(x.shape)
         alpha_dot, rate, rest = coefficients
-        top, offset = local_mean(self._support, query, self.effort)
+        top, offset = self._mean(query, x, t)
         mean = top + offset
         return (alpha_dot * mean + rate * ((query.x - top) - offset + rest * mean)).reshape(x.shape)
 
@@ -161,10 +178,9 @@ class ExactField:
         """
         query = _detached(self._query(x, t, cond))
         positive = query.sigma.masked_fill(query.sigma == 0, 1e-30)
-        found = moments(
-            self._support, Query(query.x, query.alpha, positive, query.labels, query.log_prior), self.effort
-        )
-        mean = self._support.data(found.top_index, x.dtype) + found.offset * self._support.unit
+        asked = Query(query.x, query.alpha, positive, query.labels, query.log_prior)
+        top, found = self._joined(asked, moments(self._support, asked, self.effort))
+        mean = top + found.offset * self._support.unit
         log_density = found.log_kernel - self._log_total(query)
         log_density = log_density - 0.5 * self._support.dim * torch.log(2 * math.pi * positive.square())
         entropy = torch.log(found.normaliser) - found.surprise / found.normaliser
@@ -184,7 +200,7 @@ class ExactField:
         velocity."""
         query = self._query(x, t, cond)
         _require_noise(query, "the score has no value at t = 1, where sigma = 0: evaluate before")
-        top, offset = local_mean(self._support, query, self.effort)
+        top, offset = self._mean(query, x, t)
         _, _, rest = self._coefficients(t, query)
         residual = (query.x - top) - offset + rest * (top + offset)
         return (-residual / query.sigma.square()[:, None].to(x.dtype)).reshape(x.shape)
@@ -194,15 +210,58 @@ class ExactField:
         gradient."""
         query = _detached(self._query(x, t, cond))
         _require_noise(query, "the divergence has no value at t = 1, where sigma = 0: evaluate before")
-        trace = spread(self._support, query, moments(self._support, query, self.effort), self.effort)
-        trace = trace * self._support.unit**2
+        found, unit = moments(self._support, query, self.effort), self._support.unit
+        trace = spread(self._support, query, found, self.effort) * unit**2
+        if self._shards is not None:
+            top, whole = self._joined(query, found)
+            mean = self._support.data(found.top_index, x.dtype) + found.offset * unit
+            trace = self._shards.trace(trace, found, mean, whole, top + whole.offset * unit)
         times = as_times(t, x).detach().double().expand(len(x))
         rate = self.path.sigma_dot(times) / query.sigma
         gain = self.path.wronskian(times) * query.alpha / query.sigma**3
         return (rate * self._support.dim + gain * trace).to(x.dtype)
 
-    def _combined(self, query: Query, found: Moments, coefficients: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Velocity from the moments, in their buffer and a few columns at a time; no gradient."""
+    def trajectory(self, x0: Tensor, cond: Tensor | None, walk: Walk) -> Course | None:
+        """A cheaper way to walk from ``x0``, if there is one; solvers ask for it.
+
+        Args:
+            x0: First states, shape ``(B, *D)``.
+            cond: As for the velocity.
+            walk: What the solver is about to do.
+        """
+        if self._shards is not None or needs_derivatives(x0):
+            return None
+        return choose_course(self, self._query(x0, 0.0, cond), x0.shape, walk)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Alpha, sigma, the rate of alpha, the logarithmic rate of sigma and 1 - alpha at times ``(B,)``; float64."""
+        path, times = self.path, t.double()
+        alpha, sigma = path.alpha(times), path.sigma(times)
+        return alpha, sigma, path.alpha_dot(times), path.sigma_dot(times) / sigma, path.one_minus_alpha(times)
+
+    def _mean(self, query: Query, *inputs: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Top point and the mean's offset from it, in data units, ``(B, d)`` both."""
+        if self._shards is None:
+            return local_mean(self._support, query, self.effort)
+        if needs_derivatives(*inputs):
+            raise ValueError("a field whose data are split over a group has no derivatives: use torch.no_grad()")
+        top, found = self._joined(query, moments(self._support, query, self.effort))
+        return top, found.offset * self._support.unit
+
+    def _joined(self, query: Query, found: Moments) -> tuple[Tensor, Moments]:
+        """Top points in data units, and the moments over the data of all ranks."""
+        if self._shards is not None:
+            return self._shards.joined(query, found)
+        return self._support.data(found.top_index, query.x.dtype), found
+
+    def combined(self, query: Query, found: Moments, coefficients: tuple[Tensor, ...]) -> Tensor:
+        """Velocity from the moments, in their buffer and a few columns at a time; no gradient.
+
+        Args:
+            query: Where.
+            found: The moments there; used up.
+            coefficients: Rate of alpha, logarithmic rate of sigma and 1 - alpha, columns of x's type.
+        """
         alpha_dot, rate, rest = coefficients
         width = max(64, _PASS // max(1, len(query.x))) if self._support.in_memory else self._support.dim
         for low in range(0, self._support.dim, width):
@@ -218,9 +277,8 @@ class ExactField:
 
     def _coefficients(self, t: Tensor | float, query: Query) -> tuple[Tensor, Tensor, Tensor]:
         """Rate of alpha, logarithmic rate of sigma, and 1 - alpha, as columns of x's dtype."""
-        path, times = self.path, as_times(t, query.x).double().expand(len(query.x))
-        parts = (path.alpha_dot(times), path.sigma_dot(times) / query.sigma, path.one_minus_alpha(times))
-        alpha_dot, rate, rest = (part[:, None].to(query.x.dtype) for part in parts)
+        _, _, *rates = self.rates(as_times(t, query.x).double().expand(len(query.x)))
+        alpha_dot, rate, rest = (part[:, None].to(query.x.dtype) for part in rates)
         return alpha_dot, rate, rest
 
     def _query(self, x: Tensor, t: Tensor | float, cond: Tensor | None) -> Query:
@@ -238,12 +296,16 @@ class ExactField:
             return None, None
         require_tensor("cond", cond)
         if cond.is_floating_point():
-            return None, checked_prior(cond, rows, len(self._support))
+            return None, checked_prior(cond, rows, len(self._support), everywhere=self._shards is None)
         check_labels(cond, rows, self._present)
         return cond, None
 
     def _log_total(self, query: Query) -> Tensor:
         """Log of the sum of each row's unnormalised prior weights, float64."""
+        local = self._local_log_total(query)
+        return local if self._shards is None else self._shards.log_total(local)
+
+    def _local_log_total(self, query: Query) -> Tensor:
         if query.log_prior is not None:
             return torch.logsumexp(query.log_prior.double(), 1)
         prior, labels = self._support.log_prior, self._support.labels

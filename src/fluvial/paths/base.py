@@ -3,7 +3,7 @@
 import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -47,6 +47,9 @@ def _check_quantity(argument: str, name: str) -> None:
 
 class GaussianPath(ABC):
     r"""What every path :math:`x_t = \alpha_t x_1 + \sigma_t x_0` offers; a subclass says what alpha and sigma are."""
+
+    straight: ClassVar[bool] = False
+    """Whether alpha and sigma are linear in time and sum to 1 at both ends."""
 
     @abstractmethod
     def alpha(self, t: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:

@@ -26,6 +26,8 @@ class CondOT(GaussianPath):
         tensor(1.)
     """
 
+    straight = True
+
     def __init__(self, sigma_min: float = 0.0) -> None:
         if not 0 <= sigma_min < 1:
             raise ValueError(f"sigma_min must be in [0, 1), got {sigma_min}")

@@ -11,6 +11,8 @@ row, adds up
 * rounding of the product: :math:`2^{-8} \max_i |\langle \tilde x, s_i \rangle|` to bfloat16; in int8 it is exact but
   for its conversion to float32, which the next term holds;
 * accumulation in float32: :math:`(d + 8) 2^{-24} (\|x\| r + \alpha r^2 / 2)`, and the rounding of priors.
+
+It is infinite where a product or a squared norm could overflow.
 """
 
 import math
@@ -19,7 +21,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from fluvial.smoothing.logits import rounding_bound, tilt, unit_roundoff
+from fluvial.smoothing.logits import rounding_bound, row_norms, tilt, unit_roundoff
 from fluvial.smoothing.products import Digits, has_fast_bfloat16, has_fast_int8, inner, inner_bfloat16
 from fluvial.smoothing.query import Query
 from fluvial.smoothing.support import Support
@@ -27,6 +29,10 @@ from fluvial.smoothing.support import Support
 _BFLOAT16 = 2.0**-8
 # Points are searched in groups of this many; the affinities' last dimension is a multiple of it.
 GROUP = 64
+# torch._int_mm reads memory that nobody wrote where there is one column (torch 2.13).
+_LEAST_DIMENSIONS = 2
+# Beyond it sums of products of digits with pixels overflow int32.
+_MOST_DIMENSIONS = 2**17
 
 
 class Precision(Enum):
@@ -45,7 +51,8 @@ def coarse_precision(query: Query) -> Precision:
 
 def fine_precision(support: Support, query: Query) -> Precision:
     """The cheapest precision whose error is far below one nat."""
-    exact = support.pixels and query.x.dtype == torch.float32 and has_fast_int8(query.x.device.type)
+    fits = support.pixels and _LEAST_DIMENSIONS <= support.dim <= _MOST_DIMENSIONS
+    exact = fits and query.x.dtype == torch.float32 and has_fast_int8(query.x.device.type)
     return Precision.INT8 if exact else Precision.NATIVE
 
 
@@ -62,11 +69,14 @@ class Affinities:
         self._support, self._query, self._precision = support, query, precision
         self._half = (-0.5 * query.alpha)[:, None].to(query.x.dtype)
         self._largest = query.alpha.new_zeros(len(query.x))
+        self._tilted = query.alpha.new_zeros(len(query.x))
         self._buffer: Tensor | None = None
-        size = torch.linalg.vector_norm(query.x, dim=1).double() * (1 + 1e-3)  # a sum in float32
-        radius = support.radius
-        accumulated = rounding_bound(support.dim) * unit_roundoff(query.x.dtype)
-        self._error = accumulated * (size * radius + 0.5 * query.alpha * radius**2)
+        size = row_norms(query.x)
+        radius, dtype = support.radius, query.x.dtype
+        product = size * radius + 0.5 * query.alpha * radius**2
+        self._error = rounding_bound(support.dim) * unit_roundoff(dtype) * product
+        safe = torch.clamp(product, min=radius**2) < 0.125 * torch.finfo(dtype).max
+        self._error.masked_fill_(~safe, torch.inf)
         if precision != Precision.NATIVE:
             self._digits = Digits(query.precise(support)) if precision == Precision.INT8 else None
             self._rounded = query.x.bfloat16()
@@ -84,15 +94,16 @@ class Affinities:
         count = points.stop - points.start
         width = math.ceil(count / GROUP) * GROUP
         if self._buffer is None or self._buffer.shape[1] != width:
-            self._buffer = self._query.x.new_full((len(self._query.x), width), -torch.inf)
+            self._buffer = self._query.x.new_empty((len(self._query.x), width))
         out = self._buffer[:, :count]
+        self._buffer[:, count:] = -torch.inf
         norms, dtype = self._support.squared_norms, self._query.x.dtype
         for part, values in self._support.tiles(points.start, points.stop, self._precision.value or dtype):
             product = self._product(values)
             here = slice(part.start - points.start, part.stop - points.start)
             torch.addcmul(product, self._half, norms[None, part].to(dtype), out=out[:, here])
-        tilted = self._tilt(out, points)
-        return self._buffer, self._error + _BFLOAT16 * self._largest + 4 * unit_roundoff(dtype) * tilted
+        self._tilted = torch.maximum(self._tilted, self._tilt(out, points))
+        return self._buffer, self._error + _BFLOAT16 * self._largest + self._tilted
 
     def _product(self, values: Tensor) -> Tensor:
         if self._precision == Precision.NATIVE:
@@ -105,11 +116,13 @@ class Affinities:
         return product
 
     def _tilt(self, out: Tensor, points: slice) -> Tensor:
-        """Add the priors, in affinities' units of ``sigma^2 / alpha``; returns the largest of each row's, ``(B,)``."""
+        """Add the priors, in affinities' units of ``sigma^2 / alpha``; returns a bound on their rounding, ``(B,)``."""
         query, support = self._query, self._support
         if query.log_prior is None and support.log_prior is None and query.labels is None:
             return query.alpha.new_zeros(len(out))
-        scale = (query.sigma.square() / query.alpha)[:, None].to(out.dtype)
-        added = scale * tilt(torch.zeros_like(out), support, query, points)
+        scale, least = query.sigma.square() / query.alpha, torch.finfo(out.dtype).tiny
+        # Never 0, or it would turn minus infinity into NaN.
+        added = tilt(torch.zeros_like(out), support, query, points).mul_(scale.clamp_min(least)[:, None].to(out.dtype))
         out += added
-        return added.abs_().masked_fill_(added == torch.inf, 0.0).amax(1).double()
+        size = added.abs_().masked_fill_(added == torch.inf, 0.0).amax(1).double()
+        return torch.where(scale < least, 1.0, 4 * unit_roundoff(out.dtype)) * size

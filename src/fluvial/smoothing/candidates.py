@@ -4,18 +4,18 @@ With :math:`|\tilde a_i - a_i| \le \delta` (:mod:`~fluvial.smoothing.affinities`
 
 .. math:: C = \{ i : \tilde a_i \ge \max_j \tilde a_j - 2 \delta - \tfrac{\sigma^2}{\alpha} \Gamma \}
 
-has :math:`\ell_i < \ell_\text{top} - \Gamma`: with ``j`` the maximiser, :math:`a_i \le \tilde a_i + \delta < \tilde a_j
-- \delta - \tfrac{\sigma^2}{\alpha} \Gamma \le a_j - \tfrac{\sigma^2}{\alpha} \Gamma`. So all of them together
-weigh less than :math:`\omega = N e^{-\Gamma}` of the top, and leaving them out moves the mean by at most :math:`\omega` times the
-data's diameter :math:`2 \rho`.
+has :math:`\ell_i < \ell_\text{top} - \Gamma`: with ``j`` the maximiser, :math:`a_i \le \tilde a_i + \delta < \tilde
+a_j - \delta - \tfrac{\sigma^2}{\alpha} \Gamma \le a_j - \tfrac{\sigma^2}{\alpha} \Gamma`. So all of them together
+weigh less than :math:`\omega = N e^{-\Gamma}` of the top, and leaving them out moves the mean by at most
+:math:`\omega` times the data's diameter :math:`2 \rho`.
 
-``tol`` is the largest error of the predicted noise :math:`(x - \alpha m) / \sigma`, relative to the noise's usual norm
-:math:`\sqrt d`, so the weight left out may be :math:`\omega = \mathrm{tol} \sqrt d \, \sigma / (2 \rho \alpha)`.
+``tol`` is the largest error of the predicted noise :math:`(x - \alpha m) / \sigma`, relative to the noise's usual
+norm :math:`\sqrt d`, so the weight left out may be :math:`\omega = \mathrm{tol} \sqrt d \, \sigma / (2 \rho \alpha)`.
 
-Where many points come close, the sum of the approximate weights says more than their number: every
-:math:`i` has :math:`e^{\ell_i - \ell_\text{top}} \le e^{2 \delta'} e^{(\alpha / \sigma^2)(\tilde a_i - \max_j \tilde
-a_j)}` with :math:`\delta' = (\alpha / \sigma^2) \delta`, so points may be left out as long as the right sides add up to
-less than :math:`\omega`.
+Where many points come close, the sum of the approximate weights says more than their number: every :math:`i` has
+:math:`e^{\ell_i - \ell_\text{top}} \le e^{2 \delta'} e^{(\alpha / \sigma^2)(\tilde a_i - \max_j \tilde a_j)}` with
+:math:`\delta' = (\alpha / \sigma^2) \delta`, so points may be left out as long as the right sides add up to less than
+:math:`\omega`.
 """
 
 import math
@@ -33,6 +33,7 @@ MOST = 64
 """A row with more candidates than this is not evaluated pair by pair."""
 
 _LOWEST = -80.0
+_LARGEST_GAIN = 1e30
 NARROWER = (8.0, 6.5, 5.0)
 """By how many nats the margin is narrowed, where the sum allows for it."""
 
@@ -93,11 +94,12 @@ class _Search:
         width = (2 * error + self._margin) * (1 + 1e-6)
         threshold = (self._best.double() - width).to(affinities.dtype)
         self._threshold = torch.nextafter(threshold, torch.full_like(threshold, -torch.inf))
-        hot = maxima >= self._threshold[:, None]
+        least = self._threshold.clamp_min(torch.finfo(affinities.dtype).min)  # excluded points are no candidates
+        hot = maxima >= least[:, None]
         self._few &= hot.sum(1) <= MOST
         row, group = torch.nonzero(hot & self._few[:, None]).unbind(1)
         close = grouped[row, group]
-        pair, column = torch.nonzero(close >= self._threshold[row, None]).unbind(1)
+        pair, column = torch.nonzero(close >= least[row, None]).unbind(1)
         self._found.append((row[pair], start + group[pair] * GROUP + column, close[pair, column]))
 
     def result(self, omitted: Tensor) -> Candidates:
@@ -119,7 +121,8 @@ def close_points(support: Support, query: Query, effort: Effort, precision: Prec
     affinities = affinities[:, : len(support)]
     best = affinities.amax(1, keepdim=True)
     # Below e^-80 nothing counts, and denormal numbers are slow.
-    gaps = affinities.sub_(best).mul_(query.gain[:, None].to(affinities.dtype)).clamp_(min=_LOWEST)
+    gain = query.gain.clamp_max(_LARGEST_GAIN)[:, None].to(affinities.dtype)  # less than it is lets more points pass
+    gaps = affinities.sub_(best).mul_(gain).clamp_(min=_LOWEST)
     allowed = allowance(support, query, effort)
     slack = 2 * error * query.gain * (1 + 1e-6) + 1e-3  # the last for the arithmetic of this function
     cut = torch.log(len(support) / allowed) + slack
@@ -131,4 +134,4 @@ def close_points(support: Support, query: Query, effort: Effort, precision: Prec
         enough = outside * torch.exp(slack[left]) <= allowed[left]
         cut[left[enough]] = tried[enough]
         left = left[~enough]
-    return gaps >= -cut[:, None].to(gaps.dtype)
+    return torch.logical_not(gaps < -cut[:, None].to(gaps.dtype))  # true where not known

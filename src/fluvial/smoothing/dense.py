@@ -14,7 +14,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fluvial.smoothing.logits import Exponents, product_error, rounding_bound, row_constant, tilt, unit_roundoff
+from fluvial.smoothing.logits import (
+    Exponents,
+    distance_error,
+    pair_exponents,
+    prior_level,
+    product_error,
+    rounding_bound,
+    tilt,
+    unit_roundoff,
+)
 from fluvial.smoothing.products import mix
 from fluvial.smoothing.query import Effort, Moments, Query, Way, row_blocks, stacked
 from fluvial.smoothing.support import TILE_BYTES, Support
@@ -60,10 +69,16 @@ def _block(way: Way, support: Support, query: Query, points: int, stats: bool) -
         part = _chunk(way, scaled, support, query, slice(low, min(low + points, len(support))), stats)
         found = part if found is None else merged(support, found, part)
     assert found is not None
+    slack = _slack(way, support, query, found)
+    # What was dropped was weighed with exponents that are off by that much.
+    found = replace(found, slack=slack, omitted=found.omitted * torch.exp(torch.clamp(2 * slack, max=50.0)))
     if not stats:
-        return replace(found, slack=_slack(way, support, query, found))
-    log_kernel = found.top_exponent + torch.log(found.normaliser) + row_constant(way, query, support)
-    return replace(found, log_kernel=log_kernel, slack=_slack(way, support, query, found))
+        return found
+    # The top exponent anew: its error is small against the lead of its point, not against one nat.
+    rows = torch.arange(len(query.x), device=query.x.device)
+    exponent = pair_exponents(support, query, rows, found.top_index) + prior_level(query, support)
+    exponent = torch.where(found.top_exponent == -torch.inf, -torch.inf, exponent)  # all points are excluded
+    return replace(found, log_kernel=exponent + torch.log(found.normaliser))
 
 
 def _chunk(way: Way, scaled: Exponents, support: Support, query: Query, points: slice, stats: bool) -> Moments:
@@ -85,7 +100,7 @@ def _chunk(way: Way, scaled: Exponents, support: Support, query: Query, points: 
     norms = support.squared_norms.to(dtype)
     power = ((weights @ norms[points]) + norms[index + points.start]) / normaliser
     squares, surprise = (weights.square().sum(1), torch.xlogy(weights, weights).sum(1)) if stats else (mass, mass)
-    active = weights.amax(0) > 0
+    active = weights.amax(0) != 0  # NaN counts: a row without a value must not take the other rows' points away
     active[index[mass > 0]] = True
     weights.scatter_(1, index[:, None], -mass[:, None]).div_(normaliser[:, None])
     offset = _weighted_sum(weights, torch.nonzero(active).flatten(), support, points)
@@ -154,7 +169,6 @@ def merged(support: Support, a: Moments, b: Moments) -> Moments:
 def _slack(way: Way, support: Support, query: Query, found: Moments) -> Tensor:
     """Bound on the error of the exponents, ``(B,)``."""
     if way == Way.DISTANCE:
-        size = 1 - found.top_exponent - found.runner_up.clamp_min(-1e30)
-        return 16 * unit_roundoff(torch.float64) * rounding_bound(support.dim) * size
+        return distance_error(query, support, found.top_exponent)
     dtype = query.x.dtype if way == Way.PRODUCT else torch.float64
     return rounding_bound(support.dim) * product_error(query, support, dtype)

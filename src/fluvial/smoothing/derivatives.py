@@ -11,9 +11,8 @@ from torch import Tensor
 
 from fluvial.smoothing.affinities import Precision
 from fluvial.smoothing.candidates import candidates
-from fluvial.smoothing.logits import Exponents, tilt
+from fluvial.smoothing.logits import Exponents, pair_exponents, tilt
 from fluvial.smoothing.query import Effort, Moments, Query, Way, row_blocks
-from fluvial.smoothing.screening import pair_exponents
 from fluvial.smoothing.support import TILE_BYTES, Support
 
 # Weights of some points at a block of rows without the top point's, and the points' values and squared norms.

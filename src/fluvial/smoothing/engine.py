@@ -20,11 +20,13 @@ from fluvial.smoothing import attention
 from fluvial.smoothing.affinities import Precision, coarse_precision
 from fluvial.smoothing.candidates import MOST, NARROWER, allowance
 from fluvial.smoothing.dense import dense_moments
-from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing, stacked
+from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing, row_blocks, stacked
 from fluvial.smoothing.rounding import settled
 from fluvial.smoothing.screening import WORTHWHILE, narrowed_moments, screened_moments
 from fluvial.smoothing.support import Support
 
+# Copies of a block of rows that may be there at once, with what each way needs besides.
+_COPIES = 24
 # Screening pays from here on, and screening in fewer bits.
 _MANY_POINTS = 2048
 _MANY_DIMENSIONS = 256
@@ -51,6 +53,22 @@ def moments(support: Support, query: Query, effort: Effort | None = None, *, sta
     effort = Effort() if effort is None else effort
     if not len(query.x):
         return nothing(query)
+    bytes_per_row = _COPIES * query.x.element_size() * support.dim
+    blocks = row_blocks(len(query.x), bytes_per_row, effort.memory)
+    if len(blocks) == 1:
+        return _block_moments(support, query, effort, stats)
+    whole: Moments | None = None
+    for block in blocks:
+        part = _block_moments(support, query.rows(block), effort, stats)
+        whole = part.room(len(query.x)) if whole is None else whole
+        for column, piece in zip(whole.parts(), part.parts(), strict=True):
+            column[block] = piece
+    assert whole is not None
+    return whole
+
+
+def _block_moments(support: Support, query: Query, effort: Effort, stats: bool) -> Moments:
+    """Moments of rows that fit the memory together."""
     query = query.in_values(support)
     pieces: list[Moments] = []
     order: list[Tensor] = []

@@ -10,7 +10,7 @@ the process instead of raising an error.
 
 import mmap
 import os
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ PIXEL_ORIGIN = 0.5
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "uint8": torch.uint8}
 
 
+@runtime_checkable
 class Points(Protocol):
     """``N`` points of ``d`` coordinates as they are stored."""
 
@@ -104,9 +105,9 @@ class FilePoints:
         while len(view):
             count = os.preadv(self._file.fileno(), [view], position)
             if count == 0:
+                whole = max(0, os.fstat(self._file.fileno()).st_size - self._offset) // self._row_bytes
                 raise ValueError(
-                    f"support: {self.filename} ends at point {(position - self._offset) // self._row_bytes} of "
-                    f"{self.shape[0]}: it was cut short while in use"
+                    f"support: {self.filename} ends at point {whole} of {self.shape[0]}: it was cut short while in use"
                 )
             view, position = view[count:], position + count
 

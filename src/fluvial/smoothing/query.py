@@ -47,6 +47,7 @@ class Query:
         labels: Class that a row is restricted to, -1 for none, shape ``(B,)``; or None.
         log_prior: Log-weights of the points for each row, shape ``(B, N)``; or None.
         given: ``x`` as it was given, where it has been turned into the support's values since.
+        level: Largest of each row's ``log_prior``, which exponents are taken relative to, ``(B,)``; or None for 0.
     """
 
     x: Tensor
@@ -55,19 +56,22 @@ class Query:
     labels: Tensor | None = None
     log_prior: Tensor | None = None
     given: Tensor | None = None
+    level: Tensor | None = None
 
     def rows(self, index: Tensor | slice) -> "Query":
         """The query at some of its rows."""
         labels = None if self.labels is None else self.labels[index]
         log_prior = None if self.log_prior is None else self.log_prior[index]
         given = None if self.given is None else self.given[index]
-        return Query(self.x[index], self.alpha[index], self.sigma[index], labels, log_prior, given)
+        level = None if self.level is None else self.level[index]
+        return Query(self.x[index], self.alpha[index], self.sigma[index], labels, log_prior, given, level)
 
     def in_values(self, support: Support) -> "Query":
         """The query in the units and about the shift of the support's values."""
+        level = None if self.log_prior is None else self.log_prior.amax(1).double()
         if support.shift is None:
-            return self
-        moved = replace(self, given=self.x, sigma=self.sigma / support.unit)
+            return replace(self, level=level)
+        moved = replace(self, given=self.x, sigma=self.sigma / support.unit, level=level)
         if not support.pixels:
             return replace(moved, x=moved.precise(support).to(self.x.dtype))
         half = (support.origin * self.alpha)[:, None].to(self.x.dtype)
@@ -100,7 +104,7 @@ class Moments:
         squares: Sum of squared relative weights, ``(B,)``.
         surprise: Sum of relative weight times exponent less the top exponent, ``(B,)``, not positive.
         log_kernel: Log of the prior-weighted sum of Gaussian kernels (without their constant), ``(B,)``.
-        runner_up: Exponent of the second point less the top's, ``(B,)``, not positive.
+        runner_up: Exponent of the second point less the top's, or a bound on it from above, ``(B,)``, not positive.
         power: Weighted mean of the squared norms of the values, ``(B,)``; NaN where nobody asked for it.
         slack: Bound on the error of every exponent, ``(B,)``.
         omitted: Bound on the weight of what was left out, relative to the top one, ``(B,)``.
@@ -125,6 +129,10 @@ class Moments:
         """The fields in order."""
         return tuple(getattr(self, part.name) for part in fields(self))
 
+    def room(self, rows: int) -> "Moments":
+        """Moments of that many rows, yet to be filled."""
+        return Moments(*(part.new_empty((rows, *part.shape[1:])) for part in self.parts()))
+
     def rows(self, index: Tensor) -> "Moments":
         """The moments of some of the rows."""
         return Moments(*(part[index] for part in self.parts()))
@@ -135,15 +143,17 @@ def error_bound(support: Support, found: Moments) -> Tensor:
 
     Exponents that are off by at most :math:`\delta` change weights by factors between :math:`e^{-2\delta}` and
     :math:`e^{2\delta}`, so the mean moves by at most :math:`(e^{2\delta} - 1) \sum_i w_i \|s_i - m\|`. That sum is at
-    most the reach, and at most twice the mean distance from the top point. What was left out moves the mean by its
-    weight times the diameter. To this comes the rounding of the sums and of the result.
+    most the reach, and at most twice the mean distance from the top point. Where the runner-up is :math:`g` behind, all
+    others together weigh at most :math:`N e^{2\delta - g}`, whatever was computed. What was left out moves the mean by
+    its weight times the diameter. To this comes the rounding of the sums and of the result.
     """
-    rest = 1 - 1 / found.normaliser
-    spread = support.reach * torch.clamp(4 * rest, max=1.0)
-    moved = torch.expm1(torch.clamp(2 * found.slack, max=50.0)) * spread
-    left_out = 2 * support.reach * found.omitted / found.normaliser
     roundoff = 0.5 * torch.finfo(found.offset.dtype).eps
-    rounding = roundoff * support.radius * (2 * (len(support) + 8) * rest + 4)
+    rest = 1 - 1 / found.normaliser + roundoff
+    by_ratio = torch.expm1(torch.clamp(2 * found.slack, max=50.0)) * support.reach * torch.clamp(4 * rest, max=1.0)
+    others = torch.exp(torch.clamp(math.log(len(support)) + found.runner_up + 2 * found.slack, max=0.0))
+    moved = torch.fmin(by_ratio, 2 * support.reach * (rest + others))
+    left_out = 2 * support.reach * found.omitted / found.normaliser
+    rounding = roundoff * (2 * (len(support) + 8) * rest * support.radius + 4 * support.extent)
     bound: Tensor = torch.clamp(moved + left_out, max=2 * support.reach) + rounding
     return bound
 

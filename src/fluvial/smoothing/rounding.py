@@ -14,9 +14,9 @@ from fluvial.smoothing.query import Moments, Query, Way
 from fluvial.smoothing.support import Support
 
 # Rounding of a product against its usual size, as it is allowed for where that decides.
-_SAFETY = 8.0
-# Harm that rounding may do to the predicted noise, relative to its usual norm; by the dtype of x.
-_HARM = {torch.float32: 1.5e-4, torch.float64: 3e-11}
+SAFETY = 8.0
+HARM = {torch.float32: 1.5e-4, torch.float64: 3e-11}
+"""Harm that rounding may do to the predicted noise, relative to its usual norm; by the dtype of x."""
 
 
 def settled(support: Support, query: Query, found: Moments, way: Way) -> Tensor:
@@ -28,12 +28,18 @@ def settled(support: Support, query: Query, found: Moments, way: Way) -> Tensor:
     harmless = error <= HARMLESS[query.x.dtype]
     if bool(harmless.all()):
         return harmless
-    lead = 2 * _SAFETY * error - math.log(unit_roundoff(query.x.dtype) / len(support))
+    # By the bound, not by what is usual: images of one colour exceed that by far, and a wrong top point is no trifle.
+    lead = lead_needed(found.slack / SAFETY, len(support), query.x.dtype)
     done = harmless | ((found.runner_up <= -lead) & torch.isfinite(error))  # false where not known
     rest = torch.nonzero(~done & (error < 0.1)).flatten()
     if len(rest):
         done[rest] = _little_harm(support, query.rows(rest), found.rows(rest), error[rest])
     return done
+
+
+def lead_needed(error: Tensor, points: int, dtype: torch.dtype) -> Tensor:
+    """How far the top exponent must be ahead so that its point is alone whatever the rounding, ``(B,)``."""
+    return 2 * SAFETY * error - math.log(unit_roundoff(dtype) / points)
 
 
 def _little_harm(support: Support, query: Query, found: Moments, error: Tensor) -> Tensor:
@@ -47,4 +53,4 @@ def _little_harm(support: Support, query: Query, found: Moments, error: Tensor) 
     full = size * support.radius + 0.5 * query.alpha * support.radius**2
     local = error * (size * near + 0.5 * query.alpha * near.square()) / full
     harm: Tensor = deviation * local * query.alpha / query.sigma
-    return harm <= _HARM[query.x.dtype] * math.sqrt(support.dim)
+    return harm <= HARM[query.x.dtype] * math.sqrt(support.dim)

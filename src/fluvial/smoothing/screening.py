@@ -13,7 +13,7 @@ from torch import Tensor
 from fluvial.smoothing.affinities import Precision, fine_precision
 from fluvial.smoothing.candidates import Candidates, allowance, candidates, close_points
 from fluvial.smoothing.dense import dense_moments
-from fluvial.smoothing.logits import rounding_bound, unit_roundoff
+from fluvial.smoothing.logits import distance_error, pair_exponents, prior_level
 from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing, row_blocks, stacked
 from fluvial.smoothing.rounding import settled
 from fluvial.smoothing.support import Support
@@ -93,7 +93,8 @@ def _over_union(support: Support, query: Query, close: Tensor, effort: Effort, s
     found = dense_moments(Way.PRODUCT, subset, query, effort, stats=stats)
     sound = settled(subset, query, found, Way.PRODUCT)
     omitted = found.omitted + allowance(support, query, effort)
-    found = replace(found, top_index=index[found.top_index], omitted=omitted)
+    runner_up = torch.maximum(found.runner_up, torch.log(omitted))
+    found = replace(found, top_index=index[found.top_index], omitted=omitted, runner_up=runner_up)
     return (found if bool(sound.all()) else found.rows(sound)), sound
 
 
@@ -112,13 +113,18 @@ def _exact(support: Support, query: Query, found: Candidates, index: Tensor) -> 
         exponents.new_zeros(size).index_add(0, rows, part)
         for part in (weights, weights.square(), torch.xlogy(weights, weights))
     )
-    runner_up = exponents.new_full((size,), -torch.inf).scatter_reduce(0, rows, gap, "amax")
+    slack = distance_error(query, support, top)
+    runner_up, left_out = exponents.new_full((size,), -torch.inf), torch.log(found.omitted / len(support))
+    runner_up = runner_up.scatter_reduce(0, rows, gap, "amax")
+    alone = runner_up + 2 * slack < left_out  # whatever rounding did, the others weigh less than what was left out
+    slack, omitted = slack.masked_fill(alone, 0.0), torch.where(alone, 2.0, 1.0) * found.omitted
+    omitted = omitted + torch.where(alone, 0.0, torch.exp(torch.clamp(2 * slack - 700, max=0.0)))  # of underflow
+    runner_up = torch.maximum(runner_up, left_out)
     normaliser, top_index = 1 + mass, points[top_pair[index]]
     offset = _offsets(support, query, found, weights, points[top_pair.clamp_max(len(points) - 1)])
     offset = offset / normaliser[:, None]
-    slack = 16 * unit_roundoff(torch.float64) * rounding_bound(support.dim) * (1 - top.clamp_min(-1e30))
-    log_kernel = top + torch.log(normaliser)
-    columns = (normaliser, top, 1 + squares, surprise, log_kernel, runner_up, mass * math.nan, slack, found.omitted)
+    log_kernel = top + torch.log(normaliser) + prior_level(query, support)
+    columns = (normaliser, top, 1 + squares, surprise, log_kernel, runner_up, mass * math.nan, slack, omitted)
     normaliser, top, squares, surprise, log_kernel, runner_up, power, slack, omitted = (part[index] for part in columns)
     way = torch.full_like(top_index, int(Way.CANDIDATES))
     return Moments(
@@ -130,15 +136,6 @@ def _exact(support: Support, query: Query, found: Candidates, index: Tensor) -> 
 def _pieces(support: Support, rows: Tensor, points: Tensor) -> list[tuple[Tensor, Tensor]]:
     step = max(1, (16 * 2**20) // (8 * support.dim))
     return list(zip(rows.split(step), points.split(step), strict=True))
-
-
-def pair_exponents(support: Support, query: Query, rows: Tensor, points: Tensor) -> Tensor:
-    """Exact exponents of pairs, ``(P,)``: float64, from differences, priors included."""
-    apart = query.precise(support, rows) - query.alpha[rows, None] * support.values(points, torch.float64)
-    exponents = -0.5 * (apart.square().sum(1) / query.sigma[rows].square())
-    if query.log_prior is not None:
-        return exponents + query.log_prior[rows, points].double()
-    return exponents if support.log_prior is None else exponents + support.log_prior[points].double()
 
 
 def _offsets(support: Support, query: Query, found: Candidates, weights: Tensor, top: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The points that a field smooths over, with what every evaluation needs of them computed once."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from copy import copy
@@ -14,11 +15,32 @@ from fluvial.smoothing.probing import Probe
 
 # Centring costs a pass over every tile; it pays only where the offset dwarfs the spread.
 _OFFSET_WORTH_REMOVING = 4.0
-# Bytes of float64 that the preparation may use at once.
-_BLOCK_BYTES = 32 * 2**20
+# Bytes of float64 that the preparation uses at once: they stay in the cache.
+_BLOCK_BYTES = 2 * 2**20
 # A tile of values is made in a buffer of about this size: it stays in the cache between its two products.
 TILE_BYTES = 12 * 2**20
 LEAST_TILE = 64
+
+
+def equal_points(support: "Support") -> Tensor | None:
+    """For every point the first one that equals it and has its label, ``(N,)``; None if all differ."""
+    norms = support.squared_norms.cpu()
+    ordered, order = torch.sort(norms, stable=True)
+    same = torch.zeros(len(norms), dtype=torch.bool)
+    same[1:] = ordered[1:] == ordered[:-1]
+    same[:-1] |= same[1:].clone()
+    suspects = torch.sort(order[same]).values
+    if not len(suspects):
+        return None
+    first: dict[tuple[bytes, int], int] = {}
+    twins = torch.arange(len(norms))
+    for part in suspects.split(1024):
+        rows = support.points.gather(part.to(support.device)).cpu().numpy()
+        labels = [-1] * len(part) if support.labels is None else support.labels[part.to(support.device)].tolist()
+        for index, row, label in zip(part.tolist(), rows, labels, strict=True):
+            digest = hashlib.blake2b(row.tobytes(), digest_size=32).digest()
+            twins[index] = first.setdefault((digest, label), index)
+    return twins.to(support.device) if bool((twins != torch.arange(len(norms))).any()) else None
 
 
 class Support:
@@ -36,8 +58,12 @@ class Support:
         shift: A point is ``unit * (value + shift)``; float64, shape ``(d,)`` or ``()``, or None for zero.
         pixels: Whether the values are integers from -128 to 127.
         squared_norms: Of the values, float64, shape ``(N,)``.
+        centre: Mean of the values before they were shifted, shape ``(d,)``, float64.
         radius: Largest norm of a value.
         reach: Largest distance of a value from the mean of all.
+        extent: Bound on the norms of values plus shift.
+        prior_level: Largest log-prior, which exponents are taken relative to.
+        prior_range: Largest distance of a finite log-prior from it.
 
     Raises:
         ValueError: If a point is not finite.
@@ -62,6 +88,11 @@ class Support:
         self._measure()
         origin = torch.full((), self.origin, dtype=torch.float64, device=self.device) if self.pixels else None
         self.shift: Tensor | None = origin if self._centre is None else self._centre + self.origin
+        moved = 0.0 if self.shift is None else float(self.shift.expand(self.dim).norm())
+        self.extent = self.radius + moved
+        finite = log_prior if log_prior is None else log_prior[log_prior > -torch.inf].double()
+        self.prior_level = 0.0 if finite is None else float(finite.max())
+        self.prior_range = 0.0 if finite is None else self.prior_level - float(finite.min())
 
     def __len__(self) -> int:
         return self.points.shape[0]
@@ -121,6 +152,21 @@ class Support:
         part.squared_norms = self.squared_norms[index]
         part._lifted = None
         part.__dict__.pop("probe", None)
+        part.__dict__.pop("merged", None)
+        return part
+
+    @cached_property
+    def merged(self) -> "Support":
+        """The same points with equal ones of one label as one, whose prior is the sum of theirs."""
+        twins = equal_points(self)
+        if twins is None:
+            return self
+        prior = torch.zeros(len(self), dtype=torch.float64, device=self.device)
+        prior = prior if self.log_prior is None else self.log_prior.double()
+        largest = prior.max()
+        sums = torch.zeros_like(prior).index_add(0, twins, torch.exp(prior - largest))
+        part = copy(self)
+        part.log_prior = torch.log(sums) + largest
         return part
 
     @cached_property
@@ -156,6 +202,7 @@ class Support:
         if bad:
             raise ValueError(f"support must be finite, got NaN or infinity in {bad} of {len(self)} points")
         centre, self.squared_norms = total / len(self), torch.cat(norms)
+        self.centre = centre
         self.radius = float(self.squared_norms.max()) ** 0.5
         self.reach = self._farthest(centre, blocks)
         if float(centre.norm()) > _OFFSET_WORTH_REMOVING * self.reach:

@@ -3,7 +3,6 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 TOLERANCE = 1e-12  # times closer than this are the same time: 0.3 and 3 * 0.1 are
@@ -37,9 +36,9 @@ class Saves:
         for t in self._upto(stop - 2 * self._sign * TOLERANCE, stop):
             self._states[t] = x
 
-    def stacked(self) -> Tensor:
-        """The states in the order of the request, shape ``(len(times), B, *D)``."""
-        return torch.stack([self._states[t] for t in self.times])
+    def states(self) -> list[Tensor]:
+        """The states in the order of the request, each ``(B, *D)``."""
+        return [self._states[t] for t in self.times]
 
     def _key(self, t: float) -> float:
         return self._sign * t

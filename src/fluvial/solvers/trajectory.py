@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.checks import require_tensor
-from fluvial.fields.base import Field, breakpoints
+from fluvial.fields.base import Field, Walk, breakpoints, trajectory
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
-from fluvial.solvers.fixed import FIXED_METHODS, integrate_fixed
+from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, integrate_fixed
 from fluvial.solvers.grid import make_legs, make_steps, rounded
 from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
@@ -103,17 +103,24 @@ def solve(
     if velocity.path is not None and rounded(t0, x0.dtype) >= 1:
         raise ValueError(f"t0 must be < 1: the field has no velocity at t = 1, where sigma = 0, got {t0}")
     saves = Saves(wanted, t0, t1)
-    saves.arrive(t0, x0)
-    rejected = 0
     if method in FIXED_METHODS:
-        grid = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
+        steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
         lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
-        x = integrate_fixed(velocity, x0, grid, method, lands=lands, saves=saves, progress=progress)
+        end_only = lands is not None and all(t in (t0, t1) for t in wanted)
+        course = trajectory(field, x0, cond, Walk(method, len(steps_) * len(TABLEAUS[method].c), end_only))
+        velocity = velocity if course is None else Velocity(field, cond, course)
+        start = x0 if course is None else course.start
+        saves.arrive(t0, start)
+        end = integrate_fixed(velocity, start, steps_, method, lands=lands, saves=saves, progress=progress)
+        x, rejected, kept = (end if course is None else course.states(end)), 0, saves.states()
+        kept = kept if course is None else [course.states(state) for state in kept]
     else:
+        saves.arrive(t0, x0)
         x, rejected = _solve_adaptive(velocity, x0, t0, t1, breakpoints(field), *tolerances, saves, progress)
-    times = wanted or [t1]
-    path = saves.stacked() if wanted else x[None]
-    return Trajectory(x, x.new_tensor(times), path, velocity.evaluations, rejected)
+        kept = saves.states()
+    return Trajectory(
+        x, x.new_tensor(wanted or [t1]), torch.stack(kept) if wanted else x[None], velocity.evaluations, rejected
+    )
 
 
 def _solve_adaptive(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluvial.fields.base import Field, singular_at_end
+from fluvial.fields.base import Course, Field, singular_at_end
 from fluvial.paths import GaussianPath
 
 
@@ -25,6 +25,7 @@ class Velocity:
     Args:
         field: The field.
         cond: Passed to the field as it is; ``None`` is not passed.
+        course: The field's own way along the trajectory, evaluated instead; or None.
 
     Attributes:
         path: The path of a field that is singular at its end, to land on; None for other fields.
@@ -34,11 +35,12 @@ class Velocity:
         ValueError: If the field is singular at its end and has no ``path``.
     """
 
-    def __init__(self, field: Field, cond: Any) -> None:
+    def __init__(self, field: Field, cond: Any, course: Course | None = None) -> None:
         self.evaluations = 0
         self.path: GaussianPath | None = None
         self._field = field
         self._cond = cond
+        self._course = course
         if singular_at_end(field):
             path = getattr(field, "path", None)
             if not isinstance(path, GaussianPath):
@@ -54,6 +56,8 @@ class Velocity:
         self.evaluations += 1
         rows = x.shape[:1]
         times = t.expand(rows) if isinstance(t, Tensor) else x.new_full(rows, t)
+        if self._course is not None:
+            return self._course(x, times)
         v = self._field(x, times) if self._cond is None else self._field(x, times, self._cond)
         if not isinstance(v, Tensor) or v.shape != x.shape:
             given = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
@@ -85,6 +89,8 @@ def share_not_finite(x: Tensor) -> str | None:
         >>> share_not_finite(torch.tensor([[0.0, torch.nan], [1.0, 2.0]]))
         '1 of 2 rows (50 %)'
     """
+    if bool(torch.isfinite(x.detach().sum())):  # any value that is not finite would show
+        return None
     finite = torch.isfinite(x)
     return None if bool(finite.all()) else share_of_rows(~finite.reshape(len(x), -1).all(1))
 
