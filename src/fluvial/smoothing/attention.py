@@ -31,14 +31,17 @@ def attention_moments(support: Support, query: Query) -> Moments:
     """Mean and power of every row; the statistics are not filled in, and the top point is merely the first one."""
     keys = support.lifted()
     gain = query.gain[:, None]
-    queries = torch.cat([query.x * gain.float(), (-0.5 * query.alpha[:, None] * gain).float()], 1)
+    dim, rows = support.dim, len(query.x)
+    queries = torch.zeros(rows, keys.shape[1])
+    torch.mul(query.x, gain.float(), out=queries[:, :dim])
+    queries[:, dim] = -0.5 * query.alpha * gain[:, 0]
     head = torch.nn.functional.scaled_dot_product_attention(
         queries[None, None], keys[None, None], keys[None, None], scale=1.0
     )[0, 0]
-    index = torch.zeros(len(query.x), dtype=torch.int64)
-    unknown = torch.full((len(query.x),), torch.nan, dtype=torch.float64)
-    offset = head[:, :-1] - keys[0, :-1]
+    index = torch.zeros(rows, dtype=torch.int64)
+    unknown = torch.full((rows,), torch.nan, dtype=torch.float64)
+    offset = head[:, :dim] - keys[0, :dim]
     way = torch.full_like(index, int(Way.PRODUCT))
     return Moments(
-        index, offset, unknown, unknown, way, unknown, unknown, unknown, unknown, head[:, -1].double(), unknown, unknown
+        index, offset, unknown, unknown, way, unknown, unknown, unknown, unknown, head[:, dim].double(), unknown, unknown
     )

@@ -118,7 +118,8 @@ def _stages(support: Support, query: Query, effort: Effort, stats: bool) -> list
         if approximate and support.in_memory:
             stages.append((part, narrowed))
     stages.append((None, head if not stats and attention.suits(support, query, effort) else dense(Way.PRODUCT)))
-    stages.append((None, screened(Precision.NATIVE)))
+    # Rows that will not have few candidates get float64 at once.
+    stages.append((few if many else None, screened(Precision.NATIVE)))
     if query.x.dtype == torch.float32:
         stages.append((None, dense(Way.PRODUCT_FLOAT64)))
     return [*stages, (None, dense(Way.DISTANCE))]
@@ -127,10 +128,12 @@ def _stages(support: Support, query: Query, effort: Effort, stats: bool) -> list
 def _prospects(support: Support, query: Query, effort: Effort) -> tuple[Tensor, Tensor]:
     """Rows that will probably have few candidates, and rows that together will probably need a part of the points."""
     bandwidth = query.sigma / query.alpha
+    if bool((bandwidth == bandwidth[0]).all()):  # as in a solver: one answer for all
+        bandwidth = bandwidth[:1]
     margin = float(torch.log(len(support) / allowance(support, query, effort)).median())
     # Most of the rows have few, not half of them: a screening pass for the others is lost.
     most, _ = support.probe.shares(bandwidth, margin)
     few = most * len(support) <= MOST / 2
     _, needed = support.probe.shares(bandwidth, margin - NARROWER[0])
     together = 1 - torch.exp(len(query.x) * torch.log1p(-needed.clamp_max(1 - 1e-9)))
-    return few, together < WORTHWHILE
+    return few.expand(len(query.x)), (together < WORTHWHILE).expand(len(query.x))

@@ -175,10 +175,16 @@ class Support:
         return Probe(self)
 
     def lifted(self) -> Tensor:
-        """Values with their squared norms as a last column, float32 ``(N, d + 1)``; made once."""
+        """Values with their squared norms as a further column, float32 ``(N, max(d + 1, 16))``; made once.
+
+        Products of narrower matrices take longer than those of 16 columns, of which the last are then 0.
+        """
         if self._lifted is None:
-            columns = [part.clone() for _, part in self.tiles(0, len(self), torch.float32)]
-            self._lifted = torch.cat([torch.cat(columns), self.squared_norms[:, None].float()], 1)
+            lifted = torch.zeros(len(self), max(self.dim + 1, 16), device=self.device)
+            for part, values in self.tiles(0, len(self), torch.float32):
+                lifted[part, : self.dim] = values
+            lifted[:, self.dim] = self.squared_norms
+            self._lifted = lifted
         return self._lifted
 
     def _values(
