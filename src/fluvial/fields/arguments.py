@@ -97,3 +97,11 @@ def check_labels(cond: Tensor, rows: int, present: Tensor | None) -> None:
     missing = cond[(cond >= 0) & ~torch.isin(cond, present)]
     if len(missing):
         raise ValueError(f"label {int(missing[0])} has no point in the support (or none with a prior above 0)")
+
+
+def present_labels(labels: Tensor | None, log_prior: Tensor | None) -> Tensor | None:
+    """Labels that have a datum with a prior above 0; None without labels."""
+    if labels is None:
+        return None
+    present: Tensor = torch.unique(labels if log_prior is None else labels[log_prior > -torch.inf])
+    return present

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fluvial.fields.base import Walk
-from fluvial.smoothing import Effort, Query, moments
+from fluvial.smoothing import Effort, Query, combined, moments
 from fluvial.smoothing.locking import Locks
 from fluvial.smoothing.span import Span, span_pays
 
@@ -105,7 +105,7 @@ class LockingCourse:
             self._locks.renew(left, rows.x, rows.alpha, rows.sigma, found.top_index, lead)
             if self._decides:
                 self._locks.decide(left, found)
-            velocity[left] = field.combined(rows, found, tuple(part[left] for part in columns))
+            velocity[left] = combined(self._support, rows, found, tuple(part[left] for part in columns))
         return velocity.reshape(coordinates.shape)
 
     def states(self, coordinates: Tensor) -> Tensor:

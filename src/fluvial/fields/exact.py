@@ -24,7 +24,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.checks import as_times, require_tensor
-from fluvial.fields.arguments import check_effort, check_labels, check_point, checked_prior, checked_support
+from fluvial.fields.arguments import (
+    check_effort,
+    check_labels,
+    check_point,
+    checked_prior,
+    checked_support,
+    present_labels,
+)
 from fluvial.fields.base import Course, Walk
 from fluvial.fields.courses import choose_course
 from fluvial.fields.posterior import Posterior
@@ -35,8 +42,10 @@ from fluvial.smoothing import (
     Moments,
     Query,
     Support,
+    combined,
     error_bound,
     local_mean,
+    log_total,
     moments,
     needs_derivatives,
     spread,
@@ -46,9 +55,6 @@ if TYPE_CHECKING:
     import torch.distributed as dist
 
     from fluvial.smoothing.shards import Shards
-
-# Columns of an elementwise pass, so that its temporaries stay in the cache.
-_PASS = 2**19
 
 
 class ExactField:
@@ -101,7 +107,7 @@ class ExactField:
         self.effort = Effort(float(tol), int(memory))
         data = data.detach().reshape(len(data), -1) if isinstance(data, Tensor) else data
         self._support = Support(data, labels, log_prior)
-        self._present = _present_labels(labels, log_prior)
+        self._present = present_labels(labels, log_prior)
         self._shards: "Shards | None" = None
         if group is not None:
             from fluvial.smoothing.shards import Shards
@@ -160,7 +166,7 @@ class ExactField:
         coefficients = self._coefficients(t, query)
         if self._shards is None and not needs_derivatives(x, t):
             found = moments(self._support, query, self.effort, stats=False)
-            return self.combined(query, found, coefficients).reshape(x.shape)
+            return combined(self._support, query, found, coefficients).reshape(x.shape)
         alpha_dot, rate, rest = coefficients
         top, offset = self._mean(query, x, t)
         mean = top + offset
@@ -176,7 +182,7 @@ class ExactField:
             >>> found.top_index.item(), round(found.effective_sample_size.item(), 3)
             (1, 1.0)
         """
-        query = _detached(self._query(x, t, cond))
+        query = self._query(x, t, cond).detached()
         positive = query.sigma.masked_fill(query.sigma == 0, 1e-30)
         asked = Query(query.x, query.alpha, positive, query.labels, query.log_prior)
         top, found = self._joined(asked, moments(self._support, asked, self.effort))
@@ -208,7 +214,7 @@ class ExactField:
     def divergence(self, x: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Float[Tensor, "B"]:
         """Trace of the velocity's Jacobian in closed form, shape ``(B,)``; arguments as for the velocity, no
         gradient."""
-        query = _detached(self._query(x, t, cond))
+        query = self._query(x, t, cond).detached()
         _require_noise(query, "the divergence has no value at t = 1, where sigma = 0: evaluate before")
         found, unit = moments(self._support, query, self.effort), self._support.unit
         trace = spread(self._support, query, found, self.effort) * unit**2
@@ -254,27 +260,6 @@ class ExactField:
             return self._shards.joined(query, found)
         return self._support.data(found.top_index, query.x.dtype), found
 
-    def combined(self, query: Query, found: Moments, coefficients: tuple[Tensor, ...]) -> Tensor:
-        """Velocity from the moments, in their buffer and a few columns at a time; no gradient.
-
-        Args:
-            query: Where.
-            found: The moments there; used up.
-            coefficients: Rate of alpha, logarithmic rate of sigma and 1 - alpha, columns of x's type.
-        """
-        alpha_dot, rate, rest = coefficients
-        width = max(64, _PASS // max(1, len(query.x))) if self._support.in_memory else self._support.dim
-        for low in range(0, self._support.dim, width):
-            part = slice(low, low + width)
-            top = self._support.data(found.top_index, query.x.dtype, part)
-            offset = found.offset[:, part]
-            if self._support.unit != 1:
-                offset.mul_(self._support.unit)
-            mean = top + offset
-            residual = torch.sub(query.x[:, part], top, out=top).sub_(offset).addcmul_(rest, mean).mul_(rate)
-            torch.addcmul(residual, alpha_dot, mean, out=offset)
-        return found.offset
-
     def _coefficients(self, t: Tensor | float, query: Query) -> tuple[Tensor, Tensor, Tensor]:
         """Rate of alpha, logarithmic rate of sigma, and 1 - alpha, as columns of x's dtype."""
         _, _, *rates = self.rates(as_times(t, query.x).double().expand(len(query.x)))
@@ -302,37 +287,10 @@ class ExactField:
 
     def _log_total(self, query: Query) -> Tensor:
         """Log of the sum of each row's unnormalised prior weights, float64."""
-        local = self._local_log_total(query)
+        local = log_total(self._support, query)
         return local if self._shards is None else self._shards.log_total(local)
-
-    def _local_log_total(self, query: Query) -> Tensor:
-        if query.log_prior is not None:
-            return torch.logsumexp(query.log_prior.double(), 1)
-        prior, labels = self._support.log_prior, self._support.labels
-        prior = torch.zeros(len(self._support), dtype=torch.float64, device=query.x.device) if prior is None else prior
-        prior = prior.double()
-        whole = torch.logsumexp(prior, 0)
-        if query.labels is None or labels is None:
-            return whole.expand(len(query.x))
-        total = torch.empty(len(query.x), dtype=torch.float64, device=prior.device)
-        for label in torch.unique(query.labels):
-            members = prior[labels == label] if label >= 0 else prior
-            total[query.labels == label] = torch.logsumexp(members, 0)
-        return total
 
 
 def _require_noise(query: Query, message: str) -> None:
     if bool((query.sigma == 0).any()):
         raise ValueError(message)
-
-
-def _detached(query: Query) -> Query:
-    return Query(query.x.detach(), query.alpha.detach(), query.sigma.detach(), query.labels, query.log_prior)
-
-
-def _present_labels(labels: Tensor | None, log_prior: Tensor | None) -> Tensor | None:
-    """Labels that have a datum with a prior above 0."""
-    if labels is None:
-        return None
-    present: Tensor = torch.unique(labels if log_prior is None else labels[log_prior > -torch.inf])
-    return present

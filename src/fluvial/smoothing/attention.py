@@ -43,5 +43,16 @@ def attention_moments(support: Support, query: Query) -> Moments:
     offset = head[:, :dim] - keys[0, :dim]
     way = torch.full_like(index, int(Way.PRODUCT))
     return Moments(
-        index, offset, unknown, unknown, way, unknown, unknown, unknown, unknown, head[:, dim].double(), unknown, unknown
+        index,
+        offset,
+        unknown,
+        unknown,
+        way,
+        unknown,
+        unknown,
+        unknown,
+        unknown,
+        head[:, dim].double(),
+        unknown,
+        unknown,
     )

@@ -146,3 +146,19 @@ def tilt(logits: Tensor, support: Support, query: Query, points: slice) -> Tenso
         other = (support.labels[points] != query.labels[:, None]) & (query.labels >= 0)[:, None]
         logits.masked_fill_(other, -torch.inf)
     return logits
+
+
+def log_total(support: Support, query: Query) -> Tensor:
+    """Log of the sum of each row's unnormalised prior weights, float64 ``(B,)``."""
+    if query.log_prior is not None:
+        return torch.logsumexp(query.log_prior.double(), 1)
+    prior, labels = support.log_prior, support.labels
+    prior = torch.zeros(len(support), dtype=torch.float64, device=query.x.device) if prior is None else prior.double()
+    whole = torch.logsumexp(prior, 0)
+    if query.labels is None or labels is None:
+        return whole.expand(len(query.x))
+    total = torch.empty(len(query.x), dtype=torch.float64, device=prior.device)
+    for label in torch.unique(query.labels):
+        members = prior[labels == label] if label >= 0 else prior
+        total[query.labels == label] = torch.logsumexp(members, 0)
+    return total

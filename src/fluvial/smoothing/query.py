@@ -66,6 +66,10 @@ class Query:
         level = None if self.level is None else self.level[index]
         return Query(self.x[index], self.alpha[index], self.sigma[index], labels, log_prior, given, level)
 
+    def detached(self) -> "Query":
+        """The query without its derivatives."""
+        return replace(self, x=self.x.detach(), alpha=self.alpha.detach(), sigma=self.sigma.detach())
+
     def in_values(self, support: Support) -> "Query":
         """The query in the units and about the shift of the support's values."""
         level = None if self.log_prior is None else self.log_prior.amax(1).double()
