@@ -89,7 +89,7 @@ def _methods(support: Tensor, shape: Shape, notes: dict[str, str], device: str) 
         makers |= {f"{FIELD}, float32": lambda: exact_field(floats)}
         makers |= {f"{SCREENED}, float32": lambda: exact_field(floats, 1e-6)}
     for name, peer in PEERS.items():
-        makers[name] = lambda peer=peer: peer(floats)  # type: ignore[misc]
+        makers[name] = lambda peer=peer: peer(floats)
     x = on_path(support.cpu(), shape.batch, 0.3).to(device)
     ready = {}
     for name, make in makers.items():

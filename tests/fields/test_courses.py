@@ -38,7 +38,7 @@ def locking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every walk locks rows, whatever its size."""
     monkeypatch.setattr(courses, "span_pays", lambda *_: False)
     monkeypatch.setattr(courses, "_WORTH_LOCKING", 0)
-    monkeypatch.setattr(courses, "_FEW_DIMENSIONS", 0)
+    monkeypatch.setattr(courses, "MOST_DIMENSIONS", 0)
 
 
 def kind(field: fv.ExactField, x0: torch.Tensor) -> str:
@@ -198,3 +198,24 @@ def test_values_that_are_not_finite_are_found() -> None:
     field = fv.ExactField(support(20, 60))
     with pytest.raises(ValueError, match="x0 must be finite"):
         fv.solve(field, torch.full((2, 60), math.nan, dtype=torch.float64), steps=5)
+
+
+@pytest.mark.usefixtures("locking")
+def test_rows_are_let_go_early_where_the_end_alone_matters() -> None:
+    """Before the others weigh nothing, and yet each ends where step by step it ends; Heun's stages never decide."""
+    field, x0 = fv.ExactField(support(40, 12)), start(64, 12)
+    course = field.trajectory(x0, None, Walk("euler", 40, True))
+    assert isinstance(course, courses.LockingCourse)
+    x, undecided_weight = x0, []
+    for step in range(39):
+        t = torch.full((64,), step / 40, dtype=torch.float64)
+        before = course._locks._decided.clone()
+        velocity = course(x, t)
+        new = course._locks._decided & ~before
+        undecided_weight += (1 - field.posterior(x[new], step / 40).top_weight).tolist() if new.any() else []
+        x = x + velocity / 40
+    assert len(undecided_weight) == 64 and sum(weight > 1e-6 for weight in undecided_weight) > 16
+    end = fv.solve(Plain(field), x0, steps=40).x
+    torch.testing.assert_close(field.take(course._locks.index), end, rtol=1e-12, atol=1e-12)
+    other = field.trajectory(x0, None, Walk("heun", 80, True))
+    assert isinstance(other, courses.LockingCourse) and not other._decides

@@ -249,10 +249,21 @@ def test_stages_are_those_that_the_module_names() -> None:
         with pytest.MonkeyPatch.context() as patched:
 
             def spy(*given: object) -> object:
-                taken.append(given[-1])  # type: ignore[arg-type]
-                return screened_moments(*given)  # type: ignore[arg-type]
+                taken.append(given[-1])
+                return screened_moments(*given)
 
             patched.setattr(engine, "screened_moments", spy)
             fv.ExactField(support, tol=tol).posterior(x.float(), times.float())
     expected = engine.coarse_precision(Query(x.float(), times, times))
     assert taken == [Precision.NATIVE, expected]
+
+
+def test_labels_of_the_support_leave_the_fused_head_where_no_row_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    g, calls = torch.Generator().manual_seed(0), []
+    whole = engine.attention.attention_moments
+    monkeypatch.setattr(engine.attention, "attention_moments", lambda *given: calls.append(1) or whole(*given))
+    data, x = torch.randn(300, 4, generator=g), torch.randn(9, 4, generator=g)
+    plain, labelled = fv.ExactField(data), fv.ExactField(data, labels=torch.arange(300) % 3)
+    assert torch.equal(plain(x, 0.3), labelled(x, 0.3)) and len(calls) == 2
+    labelled(x, 0.3, torch.zeros(9, dtype=torch.int64))
+    assert len(calls) == 2

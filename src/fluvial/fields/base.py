@@ -2,7 +2,8 @@
 
 A field is any callable ``field(x, t, cond=None) -> v`` with ``x`` and ``v`` of shape ``(B, *D)`` and ``t`` of shape
 ``(B,)``: a network, the exact field of a data set, a mixture of both, a plain function. Solvers ask for the
-capabilities below instead of testing types, and fields that wrap others forward them.
+capabilities below instead of testing types, and fields that wrap others forward them; ``trajectory`` alone belongs to
+one field, since a field made of others takes no other's course.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fluvial.fields.base import Walk
 from fluvial.smoothing import Effort, Query, combined, moments
+from fluvial.smoothing.attention import MOST_DIMENSIONS
 from fluvial.smoothing.locking import Locks
 from fluvial.smoothing.span import Span, span_pays
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # Below this many numbers in the support an evaluation is cheaper than what locking costs.
 _WORTH_LOCKING = 2**20
-_FEW_DIMENSIONS = 128
 
 
 def choose_course(
@@ -39,7 +39,7 @@ def choose_course(
         return None
     if span_pays(support, len(query.x), walk.evaluations, field.effort):
         return SpanCourse(field, query, shape)
-    if support.dim > _FEW_DIMENSIONS and len(support) * support.dim >= _WORTH_LOCKING:
+    if support.dim > MOST_DIMENSIONS and len(support) * support.dim >= _WORTH_LOCKING:
         return LockingCourse(field, query, shape, walk)
     return None
 
@@ -84,7 +84,8 @@ class LockingCourse:
             support, query, self._effort, query.x, lambda index: support.data(index, query.x.dtype), _norms
         )
         self.start = query.x.reshape(shape)
-        convex = walk.method in ("euler", "heun") and field.path.straight
+        # Euler evaluates at states of the scheme alone, as the proof wants it: a stage of Heun's is none.
+        convex = walk.method == "euler" and field.path.straight
         equal = support.log_prior is None and query.log_prior is None
         self._decides = walk.end_only and convex and equal
 

@@ -20,7 +20,7 @@ _LEAST_POINTS = 64
 
 def suits(support: Support, query: Query, effort: Effort) -> bool:
     """Whether the head can compute these rows and is the fastest way to."""
-    plain = query.labels is None and query.log_prior is None and support.labels is None and support.log_prior is None
+    plain = query.labels is None and query.log_prior is None and support.log_prior is None
     small = support.dim <= MOST_DIMENSIONS and len(support) >= _LEAST_POINTS
     fits = 8 * len(support) * (support.dim + 1) <= effort.memory // 2
     on_cpu = query.x.device.type == "cpu" and query.x.dtype == torch.float32

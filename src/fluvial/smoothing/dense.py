@@ -25,7 +25,7 @@ from fluvial.smoothing.logits import (
     unit_roundoff,
 )
 from fluvial.smoothing.products import mix
-from fluvial.smoothing.query import Effort, Moments, Query, Way, row_blocks, stacked
+from fluvial.smoothing.query import Effort, Moments, Query, Way, row_blocks, rows_in_cache, stacked
 from fluvial.smoothing.support import TILE_BYTES, Support
 
 # Below this share of points with a weight, they are gathered for the second product.
@@ -34,8 +34,6 @@ _FEW = 0.25
 _LEAST_ROWS = 128
 _LEAST_POINTS = 256
 _MEMORY_SHARE = 8
-_NARROW = 256
-_CACHE = 4 * 2**20
 
 
 def dense_moments(way: Way, support: Support, query: Query, effort: Effort, *, stats: bool) -> Moments:
@@ -51,8 +49,7 @@ def dense_moments(way: Way, support: Support, query: Query, effort: Effort, *, s
     itemsize = 4 if way == Way.PRODUCT and query.x.dtype == torch.float32 else 8
     budget = effort.memory // _MEMORY_SHARE
     rows = max(min(_LEAST_ROWS, len(query.x)), budget // (itemsize * len(support)))
-    if support.dim <= _NARROW:  # products are cheap: stay in the cache for the softmax
-        rows = min(rows, max(16, _CACHE // (itemsize * len(support))))
+    rows = min(rows, rows_in_cache(support, itemsize))
     rows = max(1, min(rows, effort.memory // (6 * itemsize * support.dim)))
     pieces = []
     for block in row_blocks(len(query.x), 1, rows):

@@ -7,7 +7,8 @@ In order, each for the rows that the one before left open:
 2. in few dimensions on the CPU, where the mean alone is wanted, fused attention
    (:mod:`~fluvial.smoothing.attention`); otherwise two products (:mod:`~fluvial.smoothing.dense`) in the rows' own
    type;
-3. screening in the rows' own type, of what :mod:`~fluvial.smoothing.rounding` finds unsettled;
+3. screening in the rows' own type, of what :mod:`~fluvial.smoothing.rounding` finds unsettled, unless a probe said that
+   many points matter;
 4. two products in float64, then distances in float64: for what is left.
 """
 

@@ -29,8 +29,8 @@ whose minimum over ``z`` is known. One pass over the row's coordinates, instead 
 every other point still weighs nothing. While ``x`` follows the straight flow to ``s_k``, ``r`` is rounding alone.
 
 **Where only the end matters**, a row can be let go earlier. Let :math:`A_i(y) = h^2 g_i`, an affine function of
-``y``. Euler's and Heun's steps on the straight path take ``y`` to a convex combination of ``y``, with weight
-:math:`h' / h`, and of local means. With :math:`\rho = \sum_{j \ne k} e^{-g_j} \|s_j - s_k\|`, which is at least
+``y``. Euler's step on the straight path takes ``y`` to a convex combination of ``y``, with weight :math:`h' / h`, and
+of the local mean. With :math:`\rho = \sum_{j \ne k} e^{-g_j} \|s_j - s_k\|`, which is at least
 :math:`\sum_j w_j \|s_j - s_k\|`, and :math:`D_i = \|s_i - s_k\|^2`
 
 .. math:: A_i(m) = \tfrac12 w_k D_i + \sum_{j \ne k} w_j A_i(s_j) \ge \tfrac12 D_i - \rho \sqrt{D_i},
@@ -138,7 +138,7 @@ class Locks:
     def decide(self, rows: Tensor, found: Moments) -> None:
         """Let rows rest on their top point for good where it is proven that they end on it; see the module's docstring.
 
-        Only for equal priors, the straight path down to sigma = 0, convex schemes, and where the end alone matters.
+        Only for equal priors, Euler's steps on the straight path down to sigma = 0, and where the end alone matters.
 
         Args:
             rows: Which ones, ``(R,)``, just evaluated in full.

@@ -12,6 +12,9 @@ from fluvial.smoothing.support import Support
 
 DEFAULT_MEMORY = 256 * 2**20
 
+_CACHE = 4 * 2**20
+_NARROW = 256
+
 
 class Way(IntEnum):
     """How a row's exponents were computed; each is exact up to a constant of the row, see ``logits``."""
@@ -174,6 +177,11 @@ def stacked(pieces: list[Moments]) -> Moments:
     if len(pieces) == 1:
         return pieces[0]
     return Moments(*(torch.cat(column) for column in zip(*(piece.parts() for piece in pieces), strict=True)))
+
+
+def rows_in_cache(support: Support, itemsize: int) -> int:
+    """How many rows of exponents stay in the cache; without limit where products cost more than passes over them."""
+    return max(16, _CACHE // (itemsize * len(support))) if support.dim <= _NARROW else 2**62
 
 
 def row_blocks(rows: int, bytes_per_row: int, memory: int) -> list[slice]:

@@ -14,14 +14,12 @@ from fluvial.smoothing.affinities import Precision, fine_precision
 from fluvial.smoothing.candidates import Candidates, allowance, candidates, close_points
 from fluvial.smoothing.dense import dense_moments
 from fluvial.smoothing.logits import distance_error, pair_exponents, prior_level
-from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing, row_blocks, stacked
+from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing, row_blocks, rows_in_cache, stacked
 from fluvial.smoothing.rounding import settled
 from fluvial.smoothing.support import Support
 
-# Rows that are searched at once; fewer in few dimensions, for the cache.
+# Rows that are searched at once, at most.
 _ROWS = 512
-_NARROW = 256
-_CACHE = 4 * 2**20
 # One row in this many is evaluated apart from the others, if it needs more points.
 _APART = 8
 WORTHWHILE = 0.5
@@ -37,9 +35,7 @@ def screened_moments(support: Support, query: Query, effort: Effort, precision: 
         effort: Tolerance and memory.
         precision: Of the products of the screening pass.
     """
-    rows = max(1, min(_ROWS, effort.memory // (64 * support.dim)))
-    if support.dim <= _NARROW:  # products are cheap: stay in the cache for the search
-        rows = min(rows, max(16, _CACHE // (query.x.element_size() * len(support))))
+    rows = max(1, min(_ROWS, effort.memory // (64 * support.dim), rows_in_cache(support, query.x.element_size())))
     pieces, fews = [], []
     for block in row_blocks(len(query.x), 1, rows):
         part = query.rows(block)

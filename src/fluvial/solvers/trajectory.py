@@ -16,7 +16,7 @@ from fluvial.fields.base import Field, Walk, breakpoints, trajectory
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, integrate_fixed
-from fluvial.solvers.grid import make_legs, make_steps, rounded
+from fluvial.solvers.grid import Step, make_legs, make_steps, rounded
 from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
 
@@ -105,22 +105,36 @@ def solve(
     saves = Saves(wanted, t0, t1)
     if method in FIXED_METHODS:
         steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
-        lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
-        end_only = lands is not None and all(t in (t0, t1) for t in wanted)
-        course = trajectory(field, x0, cond, Walk(method, len(steps_) * len(TABLEAUS[method].c), end_only))
-        velocity = velocity if course is None else Velocity(field, cond, course)
-        start = x0 if course is None else course.start
-        saves.arrive(t0, start)
-        end = integrate_fixed(velocity, start, steps_, method, lands=lands, saves=saves, progress=progress)
-        x, rejected, kept = (end if course is None else course.states(end)), 0, saves.states()
-        kept = kept if course is None else [course.states(state) for state in kept]
+        x, kept = _solve_fixed(field, velocity, x0, steps_, method, saves, progress)
+        rejected = 0
     else:
         saves.arrive(t0, x0)
         x, rejected = _solve_adaptive(velocity, x0, t0, t1, breakpoints(field), *tolerances, saves, progress)
         kept = saves.states()
-    return Trajectory(
-        x, x.new_tensor(wanted or [t1]), torch.stack(kept) if wanted else x[None], velocity.evaluations, rejected
-    )
+    path = torch.stack(kept) if wanted else x[None]
+    return Trajectory(x, x.new_tensor(wanted or [t1]), path, velocity.evaluations, rejected)
+
+
+def _solve_fixed(
+    field: Field,
+    velocity: Velocity,
+    x0: Tensor,
+    steps: Sequence[Step],
+    method: str,
+    saves: Saves,
+    progress: ProgressCallback | None,
+) -> tuple[Tensor, list[Tensor]]:
+    """Walk the steps, in the field's own course if it has one; the last states and the kept ones."""
+    t0, t1 = steps[0].start, steps[-1].stop
+    lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
+    end_only = lands is not None and all(t in (t0, t1) for t in saves.times)
+    walk = Walk(method, len(steps) * len(TABLEAUS[method].c), end_only)
+    course = velocity.course = trajectory(field, x0, velocity.cond, walk)
+    start = x0 if course is None else course.start
+    saves.arrive(t0, start)
+    x = integrate_fixed(velocity, start, steps, method, lands=lands, saves=saves, progress=progress)
+    kept = saves.states()
+    return (x, kept) if course is None else (course.states(x), [course.states(state) for state in kept])
 
 
 def _solve_adaptive(

@@ -25,9 +25,9 @@ class Velocity:
     Args:
         field: The field.
         cond: Passed to the field as it is; ``None`` is not passed.
-        course: The field's own way along the trajectory, evaluated instead; or None.
 
     Attributes:
+        course: The field's own way along the trajectory, evaluated instead where it is set.
         path: The path of a field that is singular at its end, to land on; None for other fields.
         evaluations: Number of evaluations so far.
 
@@ -35,12 +35,12 @@ class Velocity:
         ValueError: If the field is singular at its end and has no ``path``.
     """
 
-    def __init__(self, field: Field, cond: Any, course: Course | None = None) -> None:
+    def __init__(self, field: Field, cond: Any) -> None:
         self.evaluations = 0
         self.path: GaussianPath | None = None
         self._field = field
-        self._cond = cond
-        self._course = course
+        self.cond = cond
+        self.course: Course | None = None
         if singular_at_end(field):
             path = getattr(field, "path", None)
             if not isinstance(path, GaussianPath):
@@ -56,9 +56,9 @@ class Velocity:
         self.evaluations += 1
         rows = x.shape[:1]
         times = t.expand(rows) if isinstance(t, Tensor) else x.new_full(rows, t)
-        if self._course is not None:
-            return self._course(x, times)
-        v = self._field(x, times) if self._cond is None else self._field(x, times, self._cond)
+        if self.course is not None:
+            return self.course(x, times)
+        v = self._field(x, times) if self.cond is None else self._field(x, times, self.cond)
         if not isinstance(v, Tensor) or v.shape != x.shape:
             given = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             raise ValueError(f"field must return a tensor of the shape of x, {tuple(x.shape)}, got {given}")

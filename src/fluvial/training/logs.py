@@ -97,7 +97,7 @@ def check_tensorboard() -> None:
         ValueError: If it is not installed.
     """
     try:
-        import torch.utils.tensorboard  # noqa: F401
+        import torch.utils.tensorboard  # noqa: F401 (only to learn whether it is there)
     except ImportError as error:
         raise ValueError("tensorboard=True needs the extra 'track': pip install 'fluvial[track]'") from error
 
