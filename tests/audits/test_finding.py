@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from fluvial.audits import Finding
+from fluvial.audits import Drawing, Finding
 
 
 def finding(**changes: Any) -> Finding:
@@ -17,8 +17,7 @@ def finding(**changes: Any) -> Finding:
         "columns": ("what", "number"),
         "rows": (("points", 3),),
         "data": {"curve": [1.0, None, "a"], "nested": {"deep": True}},
-        "caption": "A point.",
-        "draw": lambda axes: None,
+        "drawings": (Drawing.on_axes("Points", "A point.", "A point.", lambda axes: axes.plot([3])),),
     }
     return Finding(**(plain | changes))
 
@@ -26,7 +25,7 @@ def finding(**changes: Any) -> Finding:
 def test_everything_but_the_drawing_is_in_the_dictionary() -> None:
     plain = finding().to_dict()
     assert plain["table"] == {"columns": ["what", "number"], "rows": [["points", 3]]}
-    assert plain["data"]["nested"] == {"deep": True} and "draw" not in plain
+    assert plain["data"]["nested"] == {"deep": True} and plain["captions"] == ["A point."] and "drawings" not in plain
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, torch.zeros(2), {1, 2}])

@@ -138,8 +138,9 @@ def test_finding_is_plain_json_and_draws_itself(sets: tuple[Tensor, Tensor]) -> 
     assert json.loads(json.dumps(finding.to_dict())) == finding.to_dict()
     assert f"{finding.data['held_out']['mean']:.3g} on held-out" in finding.verdict
     assert [row[0] for row in finding.rows] == ["training", "held-out"]
-    axes = Figure().subplots()
-    finding.draw(axes)
+    figure = Figure()
+    finding.drawings[0].fill(figure)
+    axes = figure.axes[0]
     assert axes.get_yscale() == "log" and axes.get_xlabel().startswith("t ") and axes.get_ylabel()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training data", "held-out data"]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), finding.data["held_out"]["gap"], rtol=1e-6)
@@ -152,7 +153,7 @@ def test_a_gap_of_zero_can_be_drawn(sets: tuple[Tensor, Tensor]) -> None:
 
     exact = ExactField(sets[0])
     figure = Figure()
-    approximation(exact, exact, *sets, times=TIMES).draw(figure.subplots())
+    approximation(exact, exact, *sets, times=TIMES).drawings[0].fill(figure)
     figure.canvas.draw()
 
 

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from fluvial.audits.drawing import draw_png
-from fluvial.audits.report import Figure, Report, Section, Table, Verdict, render_report, write_report
+from fluvial.audits.finding import Drawing, Finding
+from fluvial.audits.report import Figure, Report, Section, Table, Verdict, render_report, section_of, write_report
 
 NASTY = "<b>&\"'</b>"
 
@@ -64,6 +65,28 @@ def test_unknown_kind_of_verdict():
 def test_written_in_one_step(tmp_path):
     write_report(Report("title", "lead", [], []), tmp_path / "report.html")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_finding_is_shown_whole():
+    drawing = Drawing.on_axes("Points", "A caption.", "Looks like this.", lambda axes: axes.plot([3]))
+    found = Finding(
+        name="count",
+        title="Count",
+        verdict="There are 3.",
+        method="Counting.",
+        source="Euclid.",
+        columns=("what", "n"),
+        rows=(("points", 3),),
+        data={},
+        drawings=(drawing, drawing),
+        notes=("Few points.",),
+        reservation="Not comparable: guided.",
+        seconds=1.25,
+    )
+    page = render_report(Report("title", "lead", [], [section_of(found)]))
+    for words in ("There are 3.", "Few points.", "Not comparable: guided.", "Counting. Source: Euclid. Took 1.2 s."):
+        assert words in page
+    assert page.count("<figure") == 2 and 'alt="Looks like this."' in page and "<td>3</td>" in page
 
 
 def test_drawing_leaves_the_global_state_alone():

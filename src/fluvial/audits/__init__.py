@@ -1,6 +1,6 @@
 """Measurements of a field against data; each returns a :class:`Finding` (verdict, table, figure)."""
 
-from fluvial.audits.finding import Finding
+from fluvial.audits.finding import Drawing, Finding
 from fluvial.audits.gap import approximation
 
-__all__ = ["Finding", "approximation"]
+__all__ = ["Drawing", "Finding", "approximation"]

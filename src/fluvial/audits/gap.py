@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fluvial.audits.finding import Finding
+from fluvial.audits.finding import Drawing, Finding
 from fluvial.fields.base import Field
 from fluvial.paths import GaussianPath
 from fluvial.progress import Progress, ProgressCallback
@@ -210,8 +210,14 @@ def _finding(data: dict[str, Any]) -> Finding:
         columns=columns,
         rows=rows,
         data=data,
-        caption="Squared gap to the exact field against time on training and held-out data, 95 % intervals.",
-        draw=partial(_draw, data),
+        drawings=(
+            Drawing.on_axes(
+                "Gap to the exact field",
+                "Squared gap to the exact field against time on training and held-out data, 95 % intervals.",
+                "Two curves of the squared gap against time.",
+                partial(_draw, data),
+            ),
+        ),
     )
 
 
@@ -226,4 +232,3 @@ def _draw(data: Mapping[str, Any], axes: Any) -> None:
     axes.set_xlabel("t (0 noise, 1 data)")
     axes.set_ylabel(r"$E\,\|u_\theta - u^*\|^2$ (squared data units)")
     axes.legend()
-    axes.grid(alpha=0.3)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fluvial.audits.drawing import draw_png
+from fluvial.audits.drawing import draw_figure
 from fluvial.audits.finding import Finding
 from fluvial.audits.style import STYLE
 
@@ -120,21 +120,33 @@ class Report:
 
 
 def section_of(finding: Finding) -> Section:
-    """The section of a report that shows one finding: verdict, method, table and drawing.
+    """The section of a report that shows one finding: verdict, reservation, notes, method, table and drawings.
 
     Example:
         >>> from fluvial.audits import Finding
         >>> found = Finding(
         ...     name="count", title="Count", verdict="There are 3.", method="Counting.", source="Euclid.",
-        ...     columns=("n",), rows=((3,),), data={"n": 3}, caption="A point.", draw=lambda axes: axes.plot([3]),
+        ...     columns=("n",), rows=((3,),), data={"n": 3}, seconds=2.0,
         ... )
         >>> section_of(found).paragraphs
-        ('There are 3.', 'Counting. Source: Euclid.')
+        ('There are 3.', 'Counting. Source: Euclid. Took 2.0 s.')
     """
-    light, dark = draw_png(finding.draw), draw_png(finding.draw, dark=True)
-    figure = Figure(finding.title, finding.caption, finding.caption, light, dark)
-    method = f"{finding.method} Source: {finding.source}"
-    return Section(finding.title, (finding.verdict, method), Table(finding.columns, finding.rows), (figure,))
+    figures = tuple(
+        Figure(
+            drawing.title,
+            drawing.caption,
+            drawing.alt,
+            draw_figure(drawing.fill, size=drawing.size),
+            draw_figure(drawing.fill, size=drawing.size, dark=True),
+            drawing.narrow,
+        )
+        for drawing in finding.drawings
+    )
+    took = f" Took {finding.seconds:.1f} s." if finding.seconds else ""
+    method = f"{finding.method} Source: {finding.source}{took}"
+    notes = [text for text in (finding.reservation, *finding.notes) if text]
+    table = Table(finding.columns, finding.rows) if finding.rows else None
+    return Section(finding.title, (finding.verdict, *notes, method), table, figures)
 
 
 def render_report(report: Report) -> str:
