@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from fluvial.cli.drawing import Solver, draw_samples
 from fluvial.cli.sample import Sample
 from fluvial.data import to_uint8
 from fluvial.fields import ExactField, Guided, Hybrid
@@ -167,29 +166,10 @@ def test_samples_that_diverge_are_an_error(fluvial, digits_run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_progress_ends_at_the_number_of_samples():
-    reports = []
-    field = ExactField(torch.zeros(1, 2))
-    draw_samples(field, 10, (2,), solver=Solver("euler", 3), batch_size=8, progress=reports.append)
-    steps = [report.step for report in reports]
-    assert steps == sorted(steps) and steps[-1] == 10 and {report.total for report in reports} == {10}
-
-
 def test_tolerances_below_float32_are_refused(fluvial, digits_run):
     for option in ("--rtol", "--atol"):
         error = fluvial("sample", digits_run, "--n", 4, "--solver", "dopri5", option, "1e-30").error
         assert f"{option} must be at least 1e-07" in error and "rows" not in error
-
-
-def test_an_adaptive_solver_sees_no_rows_beside_those_asked_for():
-    seen = set()
-
-    def field(x, t, cond=None):
-        seen.add(len(x))
-        return -x
-
-    draw_samples(field, 5, (2,), solver=Solver("dopri5", None), batch_size=3)
-    assert seen == {3, 2}
 
 
 def test_help_names_the_files_that_are_written():

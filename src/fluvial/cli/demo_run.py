@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fluvial import __version__
 from fluvial.cli.demo_measure import NOISE, Scores, measure
-from fluvial.cli.drawing import Solver, draw_samples
 from fluvial.cli.render import format_seconds, json_text
 from fluvial.progress import Progress, ProgressCallback
+from fluvial.solvers.sampling import Solver, draw_samples
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from fluvial import __version__
-from fluvial.cli.drawing import Solver, draw_samples
 from fluvial.cli.found import Item, effective_number, items_record, items_table, list_items, names_of, nearest_data
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import console, json_text, renderer
@@ -190,6 +189,7 @@ examples:
         import torch
 
         from fluvial.fields import ExactField
+        from fluvial.solvers.sampling import Solver, draw_samples
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         field = ExactField(data.x, log_prior=log_prior).to(device)

@@ -9,7 +9,6 @@ import tyro
 
 from fluvial import __version__
 from fluvial.cli.classes import class_number
-from fluvial.cli.drawing import Solver, draw_samples
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
 from fluvial.cli.samples import Form, check_form, check_memory, form_of, form_record, write_samples
@@ -150,6 +149,8 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     def _draw(self, run: "Run", label: int | None) -> "tuple[Tensor, int]":
         import torch
 
+        from fluvial.solvers.sampling import Solver, draw_samples
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with renderer() as progress:
             return draw_samples(
@@ -158,7 +159,7 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
                 run.net_spec.shape,
                 seed=self.seed,
                 solver=Solver(self.solver, self._steps, self.rtol, self.atol),
-                label=label,
+                cond=None if label is None else torch.full((self.n,), label),
                 batch_size=self.batch_size,
                 device=device,
                 progress=progress,

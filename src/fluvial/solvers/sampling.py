@@ -5,15 +5,16 @@ and it is given no rows beside those asked for.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from fluvial.fields.base import Field
 from fluvial.progress import Progress, ProgressCallback
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fluvial.fields.base import Field
-
+from fluvial.randomness import noise
+from fluvial.solvers.adaptive import ADAPTIVE_METHODS
+from fluvial.solvers.trajectory import solve
 
 ROW_MULTIPLE = 8
 """Batches are filled up to a multiple of this: matrix products treat the rows of a last, smaller block differently,
@@ -38,18 +39,18 @@ class Solver:
 
 
 def draw_samples(
-    field: "Field",
+    field: Field,
     n: int,
     shape: tuple[int, ...],
     *,
     seed: int = 0,
     solver: Solver = Solver(),
-    label: int | None = None,
+    cond: Tensor | None = None,
     batch_size: int = 512,
     device: Any = "cpu",
     task: str = "sample",
     progress: ProgressCallback | None = None,
-) -> "tuple[Tensor, int]":
+) -> tuple[Tensor, int]:
     """Integrates ``n`` noises, of which number i depends on ``(seed, i)`` alone, to samples on the CPU.
 
     Args:
@@ -58,7 +59,7 @@ def draw_samples(
         shape: Shape of one datum.
         seed: Seed of the noise.
         solver: How to integrate.
-        label: Condition of every sample; None for none.
+        cond: Condition of each sample, shape (n, ...); None for none.
         batch_size: Samples integrated together, filled up to a multiple of 8 where steps are fixed.
         device: Where ``field`` computes.
         task: Name shown beside the bar.
@@ -67,24 +68,24 @@ def draw_samples(
     Returns:
         The samples, shape (n, *shape), and the field evaluations spent on each (the most, of an adaptive method).
 
+    Raises:
+        ValueError: If ``cond`` has not one row for each sample.
+
     Example:
         >>> field = fv.ExactField(torch.tensor([[2.0]]))
         >>> draw_samples(field, 2, (1,), solver=Solver("euler", 4))
         (tensor([[2.],
                 [2.]]), 4)
     """
-    import torch
-
-    from fluvial.randomness import noise
-    from fluvial.solvers import ADAPTIVE_METHODS, solve
-
+    if cond is not None and len(cond) != n:
+        raise ValueError(f"cond must have {n} rows, one for each sample, got {len(cond)}")
     adaptive = solver.method in ADAPTIVE_METHODS
     filled = (lambda rows: rows) if adaptive else _filled
     parts, evaluations, rows = [], 0, filled(batch_size)
     for start in range(0, n, rows):
         count = min(rows, n - start)
         x0 = noise(seed, start, filled(count), shape).to(device)
-        cond = None if label is None else torch.full((len(x0),), label, device=device)
+        own = None if cond is None else _rows(cond[start : start + count], len(x0)).to(device)
         with torch.no_grad():
             end = solve(
                 field,
@@ -93,7 +94,7 @@ def draw_samples(
                 method=solver.method,
                 rtol=solver.rtol if adaptive else None,
                 atol=solver.atol if adaptive else None,
-                cond=cond,
+                cond=own,
                 progress=_share(progress, task, start, count, n),
             )
         parts.append(end.x[:count].cpu())
@@ -103,6 +104,11 @@ def draw_samples(
 
 def _filled(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def _rows(cond: Tensor, count: int) -> Tensor:
+    """The conditions, the last one repeated up to ``count`` rows."""
+    return torch.cat([cond, cond[-1:].expand(count - len(cond), *cond.shape[1:])])
 
 
 def _share(progress: ProgressCallback | None, task: str, start: int, count: int, n: int) -> ProgressCallback | None:
