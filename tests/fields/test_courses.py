@@ -13,6 +13,12 @@ from fluvial.smoothing.locking import Locks
 
 PATHS = [fv.CondOT(), fv.CondOT(0.02), fv.VP(), fv.Cosine(), fv.Polynomial(2)]
 METHODS = ["euler", "midpoint", "heun", "rk4"]
+# Every path and every method once in the fast suite; all pairs of them in the slow one.
+PAIRS = [
+    pytest.param(path, method, id=f"{method}-{path!r}", marks=[] if n == 0 or method == "euler" else pytest.mark.slow)
+    for n, path in enumerate(PATHS)
+    for method in METHODS
+]
 
 
 class Plain:
@@ -52,8 +58,7 @@ def compare(field: fv.ExactField, x0: torch.Tensor, tolerance: float, **options:
     torch.testing.assert_close(found.x, expected.x, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("path", "method"), PAIRS)
 def test_the_span_gives_the_result_of_the_generic_solver(path: fv.GaussianPath, method: str) -> None:
     field, x0 = fv.ExactField(support(20, 60) + 0.3, path), start(6, 60)
     assert kind(field, x0) == "SpanCourse"
@@ -62,8 +67,7 @@ def test_the_span_gives_the_result_of_the_generic_solver(path: fv.GaussianPath, 
     compare(field, x0, 1e-9, method=method, steps=9, t0=0.2, t1=0.6)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("path", "method"), PAIRS)
 @pytest.mark.usefixtures("locking")
 def test_locked_rows_give_the_result_of_the_generic_solver(path: fv.GaussianPath, method: str) -> None:
     field, x0 = fv.ExactField(support(40, 12), path), start(16, 12)

@@ -179,7 +179,7 @@ def test_following_the_field_reproduces_the_data() -> None:
     support, _, _ = problem(12, 4)
     x0 = torch.randn(64, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     for method in ("euler", "midpoint", "heun", "rk4", "dopri5"):
-        end = fv.solve(fv.ExactField(support), x0, method=method).x
+        end = fv.solve(fv.ExactField(support), x0, method=method, steps=None if method == "dopri5" else 60).x
         assert torch.cdist(end, support).min(1).values.max() < 1e-3
 
 
