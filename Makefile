@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORE := .venv/.core-installed
 DEV := .venv/.dev-installed
+# Processes that share the fast tests; each computes on one thread.
+JOBS ?= 2
 
 .PHONY: help demo test slow lint data bench clean
 
@@ -32,7 +34,7 @@ demo: $(CORE)
 	$(BIN)/fluvial demo --out runs/demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
 slow: $(DEV)
 	$(BIN)/python -m pytest -m slow

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fluvial as fv
+from names import steady
 
 PATHS = [
     fv.CondOT(),
@@ -24,14 +25,14 @@ INSIDE = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
 QUANTITIES = ("velocity", "score", "denoiser", "noise")
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_rates_are_the_derivatives_of_the_coefficients(path: fv.GaussianPath) -> None:
     for value, rate in ((path.alpha, path.alpha_dot), (path.sigma, path.sigma_dot)):
         derivative = torch.func.vmap(torch.func.grad(value))(INSIDE)
         torch.testing.assert_close(rate(INSIDE), derivative, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_data_is_reached_and_noise_is_left(path: fv.GaussianPath) -> None:
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     alpha, sigma = path.alpha(ends), path.sigma(ends)
@@ -42,7 +43,7 @@ def test_data_is_reached_and_noise_is_left(path: fv.GaussianPath) -> None:
     torch.testing.assert_close(path.bandwidth(INSIDE), path.sigma(INSIDE) / path.alpha(INSIDE))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @pytest.mark.parametrize("gap", [1e-3, 1e-6])
 def test_small_numbers_near_the_end_keep_their_digits_in_float32(path: fv.GaussianPath, gap: float) -> None:
     t = torch.tensor(1 - gap, dtype=torch.float32)
@@ -72,7 +73,7 @@ def test_vp_matches_its_integral() -> None:
     assert fv.VP().alpha(t).item() == pytest.approx(math.exp(-integral / 2), rel=1e-14)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_sample_is_the_path_and_its_derivative(path: fv.GaussianPath) -> None:
     g = torch.Generator().manual_seed(0)
     x0, x1 = torch.randn(2, 25, 3, 2, generator=g, dtype=torch.float64)
@@ -86,7 +87,7 @@ def test_sample_is_the_path_and_its_derivative(path: fv.GaussianPath) -> None:
     torch.testing.assert_close(found.ut, ut, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**20), t=st.floats(0.001, 0.999))
 def test_conversions_agree_with_the_definitions_and_invert_each_other(

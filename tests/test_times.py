@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 import fluvial as fv
+from names import steady
 
 SAMPLERS = [
     (fv.Uniform(), stats.uniform().cdf),
@@ -45,7 +46,7 @@ def test_the_distributions_differ():
 @pytest.mark.parametrize(
     "times",
     [fv.Uniform(), fv.LogitNormal(mean=50.0), fv.LogitNormal(-500.0), fv.LogUniformBandwidth(1e-30, 1e-20)],
-    ids=repr,
+    ids=steady,
 )
 def test_range(times, dtype):
     sample = times(5_000, generator=draw(), dtype=dtype)

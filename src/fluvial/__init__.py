@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fluvial import audits as audits
     from fluvial import metrics as metrics
     from fluvial import nn as nn
+    from fluvial.audits import Audit as Audit
+    from fluvial.audits import Budget as Budget
+    from fluvial.audits import audit as audit
     from fluvial.couplings import Independent as Independent
     from fluvial.couplings import OptimalTransport as OptimalTransport
     from fluvial.data import Dataset as Dataset
@@ -43,8 +47,12 @@ if TYPE_CHECKING:
     from fluvial.times import Uniform as Uniform
 
 _HOMES = {
+    "audits": None,
     "metrics": None,
     "nn": None,
+    "Audit": "audits",
+    "Budget": "audits",
+    "audit": "audits",
     "Independent": "couplings",
     "OptimalTransport": "couplings",
     "Dataset": "data",

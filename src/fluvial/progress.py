@@ -16,6 +16,7 @@ class Progress:
         step: Units finished so far.
         total: Units in all.
         values: Named figures to show beside the bar, such as ``{"loss": 0.31}``.
+        part: Which part of the task is under way, where it has parts.
 
     Example:
         >>> Progress("train cfm", 3, 10).fraction
@@ -26,6 +27,7 @@ class Progress:
     step: int
     total: int
     values: Mapping[str, float] = field(default_factory=dict)
+    part: str = ""
 
     @property
     def fraction(self) -> float:

@@ -9,6 +9,7 @@ import torch
 from sklearn.neighbors import KernelDensity
 
 import fluvial as fv
+from names import steady
 
 PATHS = [fv.CondOT(0.02), fv.VP(), fv.Cosine(), fv.Polynomial(2)]
 
@@ -20,7 +21,7 @@ def problem(n: int = 20, d: int = 3, rows: int = 5, seed: int = 0) -> tuple[torc
     return support, x, torch.rand(rows, generator=g, dtype=torch.float64) * 0.9 + 0.05
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_velocity_score_and_denoiser_are_one_quantity(path: fv.GaussianPath) -> None:
     support, x, t = problem()
     field = fv.ExactField(support, path)
@@ -31,7 +32,7 @@ def test_velocity_score_and_denoiser_are_one_quantity(path: fv.GaussianPath) -> 
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_score_is_the_gradient_of_the_log_density(path: fv.GaussianPath) -> None:
     support, x, t = problem()
     field = fv.ExactField(support, path)
@@ -43,7 +44,7 @@ def test_score_is_the_gradient_of_the_log_density(path: fv.GaussianPath) -> None
         torch.testing.assert_close(slope, field.score(x, t)[:, k], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_marginal_is_a_kernel_density_estimate(path: fv.GaussianPath) -> None:
     """alpha^d p_t(alpha y) is the kernel density of the support at y with the path's bandwidth."""
     support, y, _ = problem()
@@ -55,7 +56,7 @@ def test_marginal_is_a_kernel_density_estimate(path: fv.GaussianPath) -> None:
         np.testing.assert_allclose(density.numpy(), estimate.score_samples(y.numpy()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_derivatives_match_finite_differences_in_both_modes(path: fv.GaussianPath) -> None:
     support, x, t = problem()
     field = fv.ExactField(support + 40.0, path)

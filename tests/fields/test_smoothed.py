@@ -15,6 +15,7 @@ from torch import Tensor
 import fluvial as fv
 from fluvial.data.toys import make_toy
 from fluvial.fields import ExactField, SmoothedField, breakpoints, singular_at_end
+from names import steady
 
 PATHS = [fv.CondOT(), fv.CondOT(0.02), fv.VP(), fv.Cosine(), fv.Polynomial(2)]
 TIMES = (0.0, 1e-6, 0.3, 0.7, 0.97, 1 - 1e-6)
@@ -47,7 +48,7 @@ def velocity(path: fv.GaussianPath, mean: Tensor, x: Tensor, t: Tensor) -> Tenso
     return path.convert(mean, x, t, source="denoiser", target="velocity")
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 def test_without_smoothing_it_is_the_exact_field(path: fv.GaussianPath) -> None:
     support, x, t = problem()
     exact = ExactField(support, path)
@@ -65,7 +66,7 @@ def test_without_smoothing_it_is_the_exact_field(path: fv.GaussianPath) -> None:
         torch.testing.assert_close(field.denoiser(x, one), exact.posterior(x, one).mean, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @pytest.mark.parametrize("neighbours", [None, 1, 4, 20])
 def test_it_is_its_definition_at_both_ends_of_time(path: fv.GaussianPath, neighbours: int | None) -> None:
     support, x, _ = problem()
@@ -141,7 +142,7 @@ def test_all_paths_share_one_smoothed_flow() -> None:
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @pytest.mark.parametrize("neighbours", [1, 2, 5, 19])
 def test_the_nearest_data_are_within_the_bound_of_all_data(path: fv.GaussianPath, neighbours: int) -> None:
     support, x, _ = problem(rows=40)

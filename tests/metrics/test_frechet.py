@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fluvial.metrics import GaussianStatistics, frechet_distance
+from fluvial.metrics import GaussianStatistics, frechet, frechet_distance
 
 
 def correlated(n: int, d: int, seed: int, offset: float = 0.0) -> np.ndarray:
@@ -57,6 +57,26 @@ def test_zero_for_equal_sets_with_fewer_samples_than_features_too(shape: tuple[i
     x = np.random.default_rng(0).normal(size=shape) + 5
     trace = x.reshape(len(x), -1).var(0, ddof=1).sum()
     assert frechet_distance(x, x.copy()) <= 1e-9 * trace
+
+
+def test_features_of_very_different_scales_and_constant_ones_keep_their_digits() -> None:
+    """Each feature is as accurate as its own deviation: a distance in small features is not lost beside large ones."""
+    s1, s2 = np.array([1e-4, 1.0, 1e4]), np.array([3e-4, 1.0, 1e4])
+    a = with_statistics(np.zeros(3), np.diag(s1**2), 40, 1)
+    b = with_statistics(np.zeros(3), np.diag(s2**2), 30, 2)
+    constant = np.full((40, 1), 7.0)
+    assert frechet_distance(np.hstack([a, constant]), np.hstack([b, constant[:30]])) < 1e-9 * (s1**2).sum()
+    small = frechet_distance(np.hstack([a[:, :1], constant]), np.hstack([b[:, :1], constant[:30]]))
+    assert small == pytest.approx(4e-8, rel=1e-6)
+    x = np.hstack([np.random.default_rng(0).normal(size=(50, 4)), np.zeros((50, 3))])
+    assert frechet_distance(x, x.copy()) <= 1e-9 * x.var(0).sum()
+
+
+def test_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = correlated(60, 7, 0), correlated(50, 7, 1)
+    whole = frechet_distance(a, b)
+    monkeypatch.setattr(frechet, "TILE_BYTES", 8 * 7 * 9)
+    assert frechet_distance(a, b) == pytest.approx(whole, rel=1e-12)
 
 
 def test_few_samples_agree_with_the_same_data_in_the_subspace_they_span() -> None:

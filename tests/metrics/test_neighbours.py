@@ -17,7 +17,7 @@ def brute(queries: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.nd
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of few rows, so that small sets take many."""
-    monkeypatch.setattr(neighbours, "TILE_BYTES", 64 * 1024)
+    monkeypatch.setattr(neighbours, "TILE_BYTES", 8 * 1024)
 
 
 @pytest.mark.usefixtures("narrow")

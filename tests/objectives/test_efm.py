@@ -8,6 +8,7 @@ import torch
 
 import fluvial as fv
 from fluvial.objectives import efm
+from names import steady
 
 PATHS = [fv.CondOT(), fv.CondOT(0.05), fv.VP(), fv.Cosine(), fv.Polynomial(2)]
 N = 7
@@ -46,7 +47,7 @@ def conditional_mean_and_variance(
     return mean, variance
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @pytest.mark.parametrize("d", [2, 20])
 @pytest.mark.parametrize("size", [1, 3, N - 1, N, 50])
 def test_target_is_unbiased_and_less_noisy_than_cfm(

@@ -6,6 +6,7 @@ import torch
 import fluvial as fv
 from fluvial.smoothing import Support, engine, error_bound
 from fluvial.smoothing.query import Moments, Query
+from names import steady
 from smoothing.direct import FLOATS, PIXELS, data_of, direct, generator, in_data_units, noisy
 
 Stages = dict[str, int]
@@ -102,7 +103,7 @@ def test_every_stage_is_taken_somewhere(stages: Stages) -> None:
         assert stages.get(stage, 0) > 0, (stage, stages)
 
 
-@pytest.mark.parametrize("path", [fv.VP(), fv.Cosine(), fv.CondOT(0.02)], ids=repr)
+@pytest.mark.parametrize("path", [fv.VP(), fv.Cosine(), fv.CondOT(0.02)], ids=steady)
 @pytest.mark.parametrize("tol", [0.0, 1e-3])
 def test_the_bound_holds_on_every_path_with_times_of_their_own(path: fv.GaussianPath, tol: float) -> None:
     for kind in ("normal", "pixels flat"):

@@ -5,6 +5,7 @@ import torch
 
 import fluvial as fv
 from fluvial.solvers import ADAPTIVE_METHODS, FIXED_METHODS
+from names import steady
 
 DATUM = torch.tensor([[0.3, -1.7]], dtype=torch.float64)
 PATHS = [fv.CondOT(), fv.VP(), fv.Cosine(), fv.Polynomial(2.0)]
@@ -15,7 +16,7 @@ def noise(rows=4):
     return torch.randn(rows, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=repr)
+@pytest.mark.parametrize("path", PATHS, ids=steady)
 @pytest.mark.parametrize("method", [*FIXED_METHODS, *ADAPTIVE_METHODS])
 def test_ends_at_the_datum(method, path, one_datum):
     field = one_datum(DATUM, path)

@@ -25,6 +25,7 @@ class Verdict:
         subject: What is judged, such as ``"CFM"``.
         sentence: The judgement.
         kind: ``"good"``, ``"bad"`` or ``"neutral"``: the colour beside it.
+        chief: Whether it is the judgement that the others lead to, and shown larger.
 
     Raises:
         ValueError: If ``kind`` is none of these.
@@ -33,6 +34,7 @@ class Verdict:
     subject: str
     sentence: str
     kind: str = "neutral"
+    chief: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in VERDICT_KINDS:
@@ -47,6 +49,7 @@ class Table:
         columns: Headings, with units where there are any.
         rows: Cells, as many per row as there are headings; fractions are shown with four digits, text as it is.
         note: What the columns mean.
+        prose: Whether cells hold sentences, which are wrapped and aligned to the left.
 
     Raises:
         ValueError: If a row has another number of cells than there are headings.
@@ -55,6 +58,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | int | float]]
     note: str = ""
+    prose: bool = False
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
@@ -181,8 +185,12 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _verdicts(verdicts: Sequence[Verdict]) -> str:
-    items = [f'<li class="{v.kind}"><b>{html.escape(v.subject)}</b>{html.escape(v.sentence)}</li>' for v in verdicts]
-    return f'<ul class="verdicts">{"".join(items)}</ul>' if items else ""
+    return f'<ul class="verdicts">{"".join(map(_verdict, verdicts))}</ul>' if verdicts else ""
+
+
+def _verdict(verdict: Verdict) -> str:
+    kind = f"{verdict.kind} chief" if verdict.chief else verdict.kind
+    return f'<li class="{kind}"><b>{html.escape(verdict.subject)}</b>{html.escape(verdict.sentence)}</li>'
 
 
 def _section(section: Section) -> str:
@@ -202,9 +210,10 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    style = ' class="prose"' if table.prose else ""
     # tabindex lets the keyboard scroll a table that is wider than the screen.
     return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0"><table{style}><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{body}\n</tbody></table></div>{note}"
     )
 

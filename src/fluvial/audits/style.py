@@ -18,11 +18,17 @@ p { margin: .5rem 0; max-width: 46rem; }
   padding: .7rem 1rem; overflow-wrap: anywhere; }
 .verdicts li.good { border-color: var(--good); } .verdicts li.bad { border-color: var(--bad); }
 .verdicts b { display: block; }
+.verdicts li.chief { padding: 1rem 1.25rem; border-left-width: .5rem; font-size: 1.1rem; }
+.verdicts li.chief b { font-size: 1.4rem; line-height: 1.3; }
+.verdicts li.chief b::first-letter { text-transform: uppercase; }
+.verdicts li.good.chief b { color: var(--good); } .verdicts li.bad.chief b { color: var(--bad); }
 .scroll { overflow-x: auto; margin: 1rem 0 .5rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 .note { color: var(--soft); font-size: .9rem; max-width: none; }
 th, td { padding: .45rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; min-width: 9rem; }
+.prose th, .prose td { text-align: left; white-space: normal; vertical-align: top; }
+.prose th:first-child { min-width: 6.5rem; }
 thead th { color: var(--soft); font-weight: 600; font-size: .85rem; vertical-align: bottom; white-space: normal; }
 tbody th { font-weight: 500; }
 figure { margin: 1.25rem 0 2rem; }

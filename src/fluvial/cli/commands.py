@@ -10,17 +10,23 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from fluvial import __version__
+from fluvial.cli.audit import Audit
+from fluvial.cli.audit_scaling import AuditScaling
 from fluvial.cli.demo import Demo
 from fluvial.cli.errors import given_options, parse_error
+from fluvial.cli.features import Features
 from fluvial.cli.info import Info
 from fluvial.cli.retrieve import Retrieve
 from fluvial.cli.sample import Sample
 from fluvial.cli.train import Train
 
-Command = Train | Sample | Retrieve | Info | Demo
+Command = Train | Sample | Audit | AuditScaling | Features | Retrieve | Info | Demo
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "sample": Sample,
+    "audit": Audit,
+    "audit scaling": AuditScaling,
+    "features": Features,
     "retrieve": Retrieve,
     "info": Info,
     "demo": Demo,
@@ -34,6 +40,8 @@ examples:
   fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
   fluvial train --resume runs/a                           go on after an interrupt
   fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
+  fluvial audit runs/a                                    does it generalise, and what did it copy?
+  fluvial features folder:photos --extractor efficientnet-lite0 --size 224 --out x.npz
   fluvial retrieve --data x.npz --embeddings e.npz        the data that fit a query, by similarity
   fluvial info runs/a                                     what is in a run's folder
 
@@ -54,6 +62,8 @@ def execute(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: If the arguments cannot be parsed, or the command refuses them.
     """
+    if " ".join(arguments[:2]) in COMMANDS:  # a command of two words
+        arguments = [" ".join(arguments[:2]), *arguments[2:]]
     if list(arguments) in (["--version"], ["-V"]):
         print(f"fluvial {__version__}")
         return 0

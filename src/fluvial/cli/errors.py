@@ -51,6 +51,9 @@ _SMALLER = {
     "sample": "--n or --batch-size",
     "retrieve": "--n, --batch-size or --size",
     "demo": "--samples",
+    "audit": "--n or --size",
+    "audit scaling": "--samples, --widths or --size",
+    "features": "--batch-size or --size",
 }
 
 

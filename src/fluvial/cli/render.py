@@ -93,7 +93,8 @@ def _rate(report: Progress, steps: int, seconds: float) -> float:
 
 
 def _values(report: Progress) -> str:
-    return "  ".join(f"{name} {format_value(value)}" for name, value in report.values.items() if name != "rate")
+    values = [f"{name} {format_value(value)}" for name, value in report.values.items() if name != "rate"]
+    return "  ".join([report.part, *values] if report.part else values)
 
 
 class Lines(Renderer):

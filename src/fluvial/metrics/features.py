@@ -49,6 +49,8 @@ class ClassifierFeatures:
     def fit(cls, x: Samples, labels: Labels, *, seed: int = 0) -> "ClassifierFeatures":
         """Train on data of about unit scale: Adam, float32, on the CPU, 1,000 updates and at least 10 epochs.
 
+        On one thread 60,000 images of 28x28 take about 10 seconds.
+
         Args:
             x: Training data, shape (n, ...).
             labels: Their classes, shape (n,), integers; two classes or more.
@@ -64,6 +66,7 @@ class ClassifierFeatures:
         """
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.neural_network import MLPClassifier
+        from threadpoolctl import threadpool_limits
 
         rows = as_matrix(x, "x", minimum=2)
         target = _labels(labels, len(rows))
@@ -72,7 +75,8 @@ class ClassifierFeatures:
         batch = min(BATCH, len(rows))
         epochs = max(EPOCHS, math.ceil(UPDATES / math.ceil(len(rows) / batch)))
         model = MLPClassifier(HIDDEN, batch_size=batch, max_iter=epochs, random_state=seed, tol=0.0)
-        with warnings.catch_warnings():
+        # products of this size are quicker on one thread, and then do not depend on how many there are
+        with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
             # the number of updates is fixed on purpose: stopping there is not a failure to converge
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(rows.float().cpu().numpy(), target.numpy())

@@ -1,9 +1,9 @@
-r"""Nearest neighbours by tiles, and the ratio that tells copies from new samples.
+r"""Nearest neighbours, exact and by tiles, and the ratio that tells copies from new samples.
 
-Candidates come from the product form :math:`|q - r|^2 = |q|^2 + |r|^2 - 2 q \cdot r`, in float64 and about
-the mean of the reference so that an offset of the data costs no digits. Their distances are then recomputed
-directly, because for near-duplicates the product form subtracts nearly equal numbers. Among more than four points
-whose squared distances differ by less than about 1e-15 of the squared size of the data, any one may be returned.
+Products find the rows that can be near (:mod:`~fluvial.metrics.candidates`), with a proven bound on their rounding and
+about the mean of the reference, so that an offset of the data costs no digits. The distances of these are norms of
+differences in float64, because for near-duplicates a product form subtracts nearly equal numbers. Equal rows of the
+reference are searched once.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fluvial.metrics.matrix import TILE_BYTES, Samples, as_pair, tiles
+from fluvial.metrics.candidates import Chunk, Frame
+from fluvial.metrics.distinct import DistinctRows, distinct_rows
+from fluvial.metrics.matrix import TILE_BYTES, Samples, as_pair
+from fluvial.progress import Progress, ProgressCallback
 
-CANDIDATES = 4  # kept per query by the product form, then ranked by their direct distances
+_MOST_ROWS = 2**16  # of the reference, whose products with a block of queries are held at once
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,78 @@ class Neighbours:
     index: Int[Tensor, " n"]
 
 
+@dataclass(frozen=True)
+class KNearest:
+    """The k nearest reference points of every query, the nearest first.
+
+    Args:
+        distances: Euclidean distances, ascending, shape (n, k), float64, in the units of the data.
+        indices: Their rows in the reference, shape (n, k), int64.
+
+    Example:
+        >>> KNearest(torch.tensor([[0.5, 2.0]]), torch.tensor([[3, 0]])).indices
+        tensor([[3, 0]])
+    """
+
+    distances: Float[Tensor, "n k"]
+    indices: Int[Tensor, "n k"]
+
+
+def k_nearest(
+    queries: Samples,
+    reference: Samples,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    progress: ProgressCallback | None = None,
+) -> KNearest:
+    """The k nearest neighbours of every query in Euclidean distance, exactly; the whole matrix is never formed.
+
+    Among equally near rows the order is fixed, and the first is the one that appears first in the reference.
+
+    Args:
+        queries: Shape (n, ...); rows are flattened.
+        reference: Shape (m, ...).
+        k: Neighbours per query, at most m, or m - 1 with ``exclude_self``.
+        exclude_self: The queries are the reference, row by row: row i is not its own neighbour.
+        progress: Called after every block of queries.
+
+    Returns:
+        Distances and indices per query, on the queries' device.
+
+    Raises:
+        TypeError: If a set holds no floating point numbers.
+        ValueError: If a set is empty or not finite, the numbers of features differ, ``k`` is out of range, or
+            ``exclude_self`` comes with sets of different numbers of rows, or of a single row.
+
+    Example:
+        >>> from fluvial.metrics.neighbours import k_nearest
+        >>> k_nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [3.0]]), 2).indices
+        tensor([[1, 0]])
+    """
+    points, others = as_pair(queries, reference, ("queries", "reference"))
+    if exclude_self and (len(points) != len(others) or len(others) < 2):
+        raise ValueError(
+            "exclude_self needs queries and reference to be the same rows, at least 2: "
+            f"got {len(points)} queries and {len(others)} reference rows"
+        )
+    most = len(others) - exclude_self
+    if not 1 <= k <= most:
+        own = " without the query itself" if exclude_self else ""
+        raise ValueError(f"k must be in [1, {most}], as reference has {most} rows{own}, got {k}")
+    groups = distinct_rows(others)
+    if len(groups.first) == len(others):
+        return _search(points, others, k, exclude_self, progress)
+    unique = others[groups.first.to(others.device)]
+    if exclude_self:
+        found = _among_others(unique, min(k, len(unique) - 1), progress)
+        inverse = groups.inverse.to(others.device)
+        return _with_equals(KNearest(found.distances[inverse], found.indices[inverse]), groups, k, leave_out=True)
+    return _with_equals(_search(points, unique, min(k, len(unique)), False, progress), groups, k, leave_out=False)
+
+
 def nearest_neighbours(queries: Samples, reference: Samples, *, exclude_self: bool = False) -> Neighbours:
-    """Nearest neighbour of every query in Euclidean distance; the whole matrix is never formed.
+    """Nearest neighbour of every query in Euclidean distance; :func:`k_nearest` with one neighbour.
 
     Args:
         queries: Shape (n, ...); rows are flattened.
@@ -43,7 +116,7 @@ def nearest_neighbours(queries: Samples, reference: Samples, *, exclude_self: bo
         exclude_self: The queries are the reference, row by row: row i is not its own neighbour.
 
     Returns:
-        Distance and index per query, on the queries' device. Among equally near points any one is returned.
+        Distance and index per query, on the queries' device; of equally near points the first.
 
     Raises:
         ValueError: If a set is empty or not finite, the numbers of features differ, or ``exclude_self`` comes
@@ -53,63 +126,98 @@ def nearest_neighbours(queries: Samples, reference: Samples, *, exclude_self: bo
         >>> fv.metrics.nearest_neighbours(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0]])).index
         tensor([1])
     """
-    points, others = as_pair(queries, reference, ("queries", "reference"))
-    if exclude_self and (len(points) != len(others) or len(others) < 2):
-        raise ValueError(
-            "exclude_self needs queries and reference to be the same rows, at least 2: "
-            f"got {len(points)} queries and {len(others)} reference rows"
-        )
-    distance = torch.empty(len(points), dtype=torch.float64, device=points.device)
-    index = torch.empty(len(points), dtype=torch.int64, device=points.device)
-    mean = others.mean(0, dtype=torch.float64)
-    width = max(points.shape[1], 1024)
-    for tile in tiles(len(points), width, TILE_BYTES // 4):
-        candidates = _candidates(points, others, mean, tile, exclude_self)
-        distance[tile], index[tile] = _rank(points[tile].double(), others, candidates)
-    return Neighbours(distance, index)
+    found = k_nearest(queries, reference, 1, exclude_self=exclude_self)
+    return Neighbours(found.distances[:, 0], found.indices[:, 0])
 
 
-def _candidates(
+def _search(
     points: Float[Tensor, "n d"],
     others: Float[Tensor, "m d"],
-    mean: Float[Tensor, " d"],
-    tile: slice,
+    k: int,
     exclude_self: bool,
-) -> Int[Tensor, "q k"]:
-    """Rows of ``others`` that are nearest to ``points[tile]`` by the product form."""
-    queries = points[tile].double() - mean
-    keep = min(CANDIDATES, len(others) - exclude_self)
-    best = queries.new_empty(len(queries), 0)
-    index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
-    for part in tiles(len(others), max(len(queries), others.shape[1]), TILE_BYTES // 2):
-        block = others[part].double() - mean
-        # |q|^2 is the same for all candidates of a query
-        square = torch.addmm(block.square().sum(1), queries, block.mT, alpha=-2)
-        if exclude_self:
-            _hide_self(square, tile.start, part.start)
-        values, columns = square.topk(min(keep, len(block)), largest=False, sorted=False)
-        best, index = torch.cat([best, values], 1), torch.cat([index, columns + part.start], 1)
-        if best.shape[1] > keep:
-            best, chosen = best.topk(keep, largest=False, sorted=False)
-            index = index.gather(1, chosen)
-    return index
+    progress: ProgressCallback | None,
+) -> KNearest:
+    """The k nearest of distinct ``others``, chunk by chunk of them and block by block of the queries."""
+    frame = Frame.of(points, others)
+    distances = torch.full((len(points), k), torch.inf, dtype=torch.float64, device=points.device)
+    indices = torch.full((len(points), k), -1, dtype=torch.int64, device=points.device)
+    rows = max(1, min(_MOST_ROWS, 4 * TILE_BYTES // (4 * points.shape[1])))
+    size = max(1, TILE_BYTES // (8 * min(rows, len(others))))
+    chunks, blocks = range(0, len(others), rows), range(0, len(points), size)
+    for number, start in enumerate(chunks):
+        chunk = Chunk(others[start : start + rows], start, k, frame)
+        for first in blocks:
+            block = slice(first, min(first + size, len(points)))
+            queries = points[block]
+            own = torch.arange(block.start, block.stop, device=points.device) if exclude_self else None
+            query, row = chunk.candidates(queries, own, k, distances[block, -1])
+            away = _distances(queries, others, query, row)
+            distances[block], indices[block] = _merge(distances[block], indices[block], query, row, away)
+            if progress is not None:
+                done = number * len(points) + block.stop
+                progress(Progress("nearest neighbours", done, len(chunks) * len(points)))
+    return KNearest(distances, indices)
 
 
-def _hide_self(square: Float[Tensor, "q r"], row: int, column: int) -> None:
-    """Put infinity where a tile that starts at (row, column) meets the diagonal of the whole matrix."""
-    start, stop = max(row, column), min(row + square.shape[0], column + square.shape[1])
-    if start < stop:
-        own = torch.arange(start, stop, device=square.device)
-        square[own - row, own - column] = torch.inf
+def _among_others(rows: Float[Tensor, "u d"], k: int, progress: ProgressCallback | None) -> KNearest:
+    """Every distinct row itself, at distance 0, and its k nearest among the others."""
+    own = torch.arange(len(rows), device=rows.device)[:, None]
+    zero = torch.zeros(len(rows), 1, dtype=torch.float64, device=rows.device)
+    if k == 0:
+        return KNearest(zero, own)
+    found = _search(rows, rows, k, True, progress)
+    return KNearest(torch.cat([zero, found.distances], 1), torch.cat([own, found.indices], 1))
 
 
-def _rank(
-    queries: Float[Tensor, "q d"], others: Float[Tensor, "m d"], candidates: Int[Tensor, "q k"]
-) -> tuple[Float[Tensor, " q"], Int[Tensor, " q"]]:
-    """Distance and row of the nearest candidate, by the norm of the difference itself."""
-    norms = [(queries - others[column].double()).norm(dim=1) for column in candidates.unbind(1)]
-    distance, which = torch.stack(norms, 1).min(1)
-    return distance, candidates.gather(1, which[:, None])[:, 0]
+def _distances(
+    queries: Float[Tensor, "q d"], others: Float[Tensor, "m d"], query: Int[Tensor, " p"], row: Int[Tensor, " p"]
+) -> Float[Tensor, " p"]:
+    """Norms of the differences of pairs, in float64."""
+    step = max(1, TILE_BYTES // (32 * queries.shape[1]))
+    parts = zip(query.split(step), row.split(step), strict=True)
+    norms = [torch.linalg.vector_norm(queries[a].double() - others[b].double(), dim=1) for a, b in parts]
+    return torch.cat(norms) if norms else torch.empty(0, dtype=torch.float64, device=queries.device)
+
+
+def _merge(
+    distances: Float[Tensor, "q k"],
+    indices: Int[Tensor, "q k"],
+    query: Int[Tensor, " p"],
+    row: Int[Tensor, " p"],
+    away: Float[Tensor, " p"],
+) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
+    """The k nearest of those known so far and of new pairs; of equally near ones those with the smallest index."""
+    size, k = distances.shape
+    query = torch.cat([torch.arange(size, device=query.device).repeat_interleave(k), query])
+    row, away = torch.cat([indices.flatten(), row]), torch.cat([distances.flatten(), away])
+    order = torch.argsort(row, stable=True)
+    order = order[torch.argsort(away[order], stable=True)]
+    order = order[torch.argsort(query[order], stable=True)]
+    counts = torch.bincount(query, minlength=size)
+    first = torch.cumsum(counts, 0) - counts
+    best = order[first[:, None] + torch.arange(k, device=order.device)]
+    return away[best], row[best]
+
+
+def _with_equals(found: KNearest, groups: DistinctRows, k: int, *, leave_out: bool) -> KNearest:
+    """Neighbours among all rows, from those among the distinct ones: each stands for all rows that equal it."""
+    device = found.indices.device
+    inverse, counts = groups.inverse.to(device), groups.counts.to(device)
+    members = torch.argsort(inverse, stable=True)
+    start = torch.cumsum(counts, 0) - counts
+    sizes = counts[found.indices]
+    if leave_out:  # the first group is the query's own, of which the query is no neighbour
+        sizes[:, 0] -= 1
+    ends = torch.cumsum(sizes, 1)
+    place = torch.arange(k, device=device).expand(len(sizes), k).contiguous()
+    which = torch.searchsorted(ends, place, right=True)
+    offset = place - (ends - sizes).gather(1, which)
+    group = found.indices.gather(1, which)
+    if leave_out:
+        rank = torch.empty_like(inverse)
+        rank[members] = torch.arange(len(inverse), device=device) - start[inverse[members]]
+        offset += (which == 0) & (offset >= rank[:, None])
+    return KNearest(found.distances.gather(1, which), members[start[group] + offset])
 
 
 def nearest_neighbour_ratio(samples: Samples, train: Samples, held_out: Samples) -> float:
