@@ -48,8 +48,7 @@ def _approximation(subject: Subject, _: Mapping[str, Finding], progress: Progres
     fresh = subject.held_out
     conds = (subject.train.labels, None if fresh is None else fresh.labels)
     return approximation(
-        _field(subject),
-        subject.exact,
+        *_fields(subject),
         subject.train.x,
         None if fresh is None else fresh.x,
         times=_times(subject.budget.times),
@@ -69,8 +68,7 @@ def _hybrid(subject: Subject, found: Mapping[str, Finding], progress: ProgressCa
     if known is None:
         known = collapse_time(subject.train.x, subject.path, points=budget.pairs, seed=subject.seed).time
     return hybrid(
-        _field(subject),
-        subject.exact,
+        *_fields(subject),
         subject.train.x,
         held_out=None if fresh is None else fresh.x,
         taus=budget.taus,
@@ -136,10 +134,11 @@ def _times(count: int) -> list[float]:
     return [step / count for step in range(count)]
 
 
-def _field(subject: Subject) -> Field:
-    if subject.field is None:
+def _fields(subject: Subject) -> tuple[Field, Field]:
+    """The field, and the exact one of its target."""
+    if subject.field is None or subject.exact is None:
         raise ValueError("it needs a field, and samples alone were given")
-    return subject.field
+    return subject.field, subject.exact
 
 
 def _samples(subject: Subject) -> Tensor:

@@ -58,7 +58,7 @@ class Subject:
     held_out: Dataset | None
     samples: Tensor | None
     path: GaussianPath
-    exact: Field
+    exact: Field | None
     conditional: bool
     not_comparable: str
     extractors: tuple[Any, ...]
@@ -98,7 +98,7 @@ class Subject:
         if path is None:
             own = getattr(exact, "path", None)
             path = own if isinstance(own, GaussianPath) else CondOT()
-        if exact is None:
+        if exact is None and field is not None:
             exact = ExactField(known.x, path, labels=known.labels if conditional else None)
         named = tuple(extractors) or ("pixels", *(("classifier",) if known.labels is not None else ()))
         for name in named:

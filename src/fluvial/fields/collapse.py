@@ -26,6 +26,7 @@ from fluvial.randomness import generator, noise
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BISECTIONS = 10
+_ROWS = 4096  # in float64 at once
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,7 @@ def collapse_time(
 def _predicted_bandwidth(rows: Tensor, count: Tensor) -> float:
     """Bandwidth at which half the sum of ``ln(1 + lambda / h^2)`` is the entropy of the choice of a datum."""
     share = count.double() / count.sum()
-    centred = (rows.double() - share @ rows.double()) * share.sqrt()[:, None]
-    gram = centred @ centred.T if len(centred) < centred.shape[1] else centred.T @ centred
-    eigenvalues = torch.linalg.eigvalsh(gram).clamp_min(0.0)
+    eigenvalues = torch.linalg.eigvalsh(_covariance(rows, share)).clamp_min(0.0)
     entropy = float(-(share * share.log()).sum())
     low, high = math.log(1e-12), 0.5 * math.log(float(eigenvalues.sum())) + 20.0
     for _ in range(100):
@@ -115,6 +114,20 @@ def _predicted_bandwidth(rows: Tensor, count: Tensor) -> float:
         information = 0.5 * float(torch.log1p(eigenvalues * math.exp(-2 * middle)).sum())
         low, high = (middle, high) if information > entropy else (low, middle)
     return math.exp(low)
+
+
+def _covariance(rows: Tensor, share: Tensor) -> Tensor:
+    """A matrix with the eigenvalues other than zero of the data's covariance, float64: that of fewer entries."""
+    parts = list(zip(rows.split(_ROWS), share.split(_ROWS), strict=True))
+    mean = torch.stack([weight @ part.double() for part, weight in parts]).sum(0)
+    if len(rows) < rows.shape[1]:
+        centred = (rows.double() - mean) * share.sqrt()[:, None]
+        return centred @ centred.T
+    covariance = rows.new_zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for part, weight in parts:
+        centred = (part.double() - mean) * weight.sqrt()[:, None]
+        covariance.addmm_(centred.T, centred)
+    return covariance
 
 
 def _time_at_bandwidth(path: GaussianPath, bandwidth: float) -> float:
