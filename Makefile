@@ -37,7 +37,7 @@ test: $(DEV)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
 slow: $(DEV)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -38,10 +38,14 @@ def memorization(**changes: Any) -> Finding:
     return finding("memorization", {**good, **changes})
 
 
-def quality(ratio: float | None = 1.2, goal: str = "held_out", **others: float) -> Finding:
+def quality(ratio: float | None = 1.2, goal: str = "held_out", low: float = 0.9, **others: float) -> Finding:
+    """Fréchet distances of ``ratio``, with an interval from ``low`` times that on, where real data have 1."""
+
     def scores(ratio: float | None) -> dict[str, Any]:
-        score = {"frechet": 2.0, "frechet_interval": [1.8, 2.2], "precision": 0.8, "recall": 0.7}
-        return {"frechet_ratio": ratio, "goal": goal, "scores": {goal: score}}
+        value = 2.0 if ratio is None else ratio
+        interval = [low * value, (2 - low) * value]
+        score = {"frechet": value, "frechet_interval": interval, "precision": 0.8, "recall": 0.7}
+        return {"frechet_ratio": ratio, "goal": goal, "scores": {goal: score, "reference": {"frechet": 1.0}}}
 
     return finding(
         "quality", {"extractors": {**{k: scores(v) for k, v in others.items()}, "classifier": scores(ratio)}}
@@ -86,6 +90,13 @@ def test_rules(changes: dict[str, Any], ratio: float | None, expected: str) -> N
 def test_it_rests_on_features_that_look_at_more_than_raw_values() -> None:
     assert verdict(memorization(), quality(1.2, pixels=30.0))[0] == "generalises"
     assert verdict(memorization(), quality(30.0, pixels=1.0))[0] == "underfits"
+
+
+def test_a_distance_that_cannot_be_told_from_real_data_is_held_against_nobody() -> None:
+    assert verdict(memorization(), quality(2.5, low=0.3))[0] == "generalises"
+    assert verdict(memorization(), quality(3.5, low=0.2))[0] == "generalises"
+    assert verdict(memorization(), quality(2.5, low=0.5))[0] == "unclear"
+    assert verdict(memorization(), quality(3.5, low=0.5))[0] == "underfits"
 
 
 def test_what_is_missing_is_said() -> None:

@@ -181,3 +181,21 @@ def test_data_that_are_no_data() -> None:
     bad[4, 4] = torch.nan
     with pytest.raises(ValueError, match=r"train: .*1 of 9 rows hold NaN"):
         fv.audit(gaussian_field, bad)
+
+
+@pytest.mark.slow
+def test_held_out_digits_generalise_and_noise_underfits() -> None:
+    """Random halves of the held-out digits, offered as samples against the other half, over 100 seeds."""
+    digits = fv.load_dataset("digits")
+    kept, verdicts, alarms = digits.held_out, [], 0
+    for seed in range(100):
+        order = torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))
+        sets, samples = kept.subset(order[:180]), kept.take(order[180:])[0]
+        found = fv.audit(None, digits.train, sets, samples=samples, only=["memorization", "quality"], seed=seed)
+        verdicts.append(found.verdict)
+        alarms += found["memorization"].data["alarm"]
+    assert verdicts.count("generalises") >= 95 and "memorises" not in verdicts
+    assert alarms <= 4  # with a rate of 1 % more are seen in 1 of 300 such experiments
+    noise = torch.randn(300, *digits.shape, generator=torch.Generator().manual_seed(0))
+    found = fv.audit(None, digits.train, kept, samples=noise, only=["memorization", "quality"])
+    assert found.verdict == "underfits" and found["memorization"].data["copies"] == 0

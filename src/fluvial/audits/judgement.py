@@ -35,13 +35,15 @@ RULES = (
     (
         "underfits",
         f"samples are more than {FRESH[1]:g} times as far from the training data as fresh data are (lower end of the "
-        f"95 % interval), or their Fréchet distance to held-out data is at least {FAR:g} times that of real data",
+        f"95 % interval), or their Fréchet distance to held-out data is at least {FAR:g} times that of real data, "
+        "and above it with 95 % confidence",
     ),
     (
         "generalises",
         f"there are held-out data; fewer than {MISSED:.0%} of the samples are copies (95 % upper bound); samples are "
         f"{FRESH[0]:g} to {FRESH[1]:g} times as far from the training data as fresh data are (some part of the 95 % "
-        f"interval); and their Fréchet distance to held-out data is at most {CLOSE:g} times that of real data",
+        f"interval); and their Fréchet distance to held-out data is at most {CLOSE:g} times that of real data, or its "
+        "95 % interval reaches that",
     ),
     ("unclear", "none of these"),
 )
@@ -133,7 +135,7 @@ def _verdict(copying: Mapping[str, Any] | None, scores: Mapping[str, Any] | None
     frechet = None if scores is None else scores["frechet_ratio"]
     if low >= FRESH[1]:
         return "underfits", f"Its samples are {ratio:.2f} times as far from the training data as fresh data are."
-    if frechet is not None and frechet >= FAR:
+    if frechet is not None and frechet >= FAR and not _reaches_real_data(scores):
         return "underfits", f"Its Fréchet distance to held-out data is {frechet:.1f} times that of real data."
     doubts = _doubts(copying, scores, frechet)
     if doubts:
@@ -142,6 +144,14 @@ def _verdict(copying: Mapping[str, Any] | None, scores: Mapping[str, Any] | None
         f"Its samples are new ({ratio:.2f} times as far from the training data as fresh data, {copying['copies']} "
         f"copies among {copying['samples']}) and good (Fréchet distance {frechet:.2f} times that of real data)."
     )
+
+
+def _reaches_real_data(scores: Mapping[str, Any] | None) -> bool:
+    """Whether the interval of the Fréchet distance reaches down to that of real data in the samples' place."""
+    if scores is None:
+        return False
+    found = scores["scores"]
+    return bool(found[scores["goal"]]["frechet_interval"][0] <= found["reference"]["frechet"])
 
 
 def _doubts(copying: Mapping[str, Any], scores: Mapping[str, Any] | None, frechet: float | None) -> list[str]:
@@ -167,7 +177,7 @@ def _doubts(copying: Mapping[str, Any], scores: Mapping[str, Any] | None, freche
         doubts.append("its quality was not measured")
     elif frechet is None or scores["goal"] != "held_out":
         doubts.append("its quality could not be compared with that of held-out data")
-    elif frechet > CLOSE:
+    elif frechet > CLOSE and not _reaches_real_data(scores):
         doubts.append(f"its Fréchet distance to held-out data is {frechet:.1f} times that of real data")
     return doubts
 
@@ -215,5 +225,6 @@ def _quality_evidence(name: str, scores: Mapping[str, Any]) -> Evidence:
     parts = [f"Fréchet distance to {what} {goal['frechet']:.3g} (95 % interval {low:.3g} to {high:.3g}){times}"]
     if goal["precision"] is not None:
         parts.append(f"precision {goal['precision']:.2f}, recall {goal['recall']:.2f}")
-    kind = "neutral" if ratio is None or CLOSE < ratio < FAR else "bad" if ratio >= FAR else "good"
+    far = ratio is not None and ratio > CLOSE and not _reaches_real_data(scores)
+    kind = "neutral" if ratio is None or (far and ratio < FAR) else "bad" if far else "good"
     return Evidence("How good is it?", f"In the features of {name}: {'; '.join(parts)}.", kind)

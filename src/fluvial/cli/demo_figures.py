@@ -14,43 +14,24 @@ GRID = 64
 
 def draw_samples_figure(sets: "Mapping[str, Tensor]") -> Callable[[Any], None]:
     """Grids of the first 64 images of every set, two sets to a row."""
+    from fluvial.audits.pictures import mosaic, show
 
     def fill(figure: Any) -> None:
         figure.get_layout_engine().set(wspace=0.06, hspace=0.05)
         for ax in figure.subplots(-(-len(sets) // 2), 2, squeeze=False).flat:
             ax.set_axis_off()
         for ax, (name, x) in zip(figure.axes, sets.items(), strict=False):
-            _show(ax, _mosaic(x[:GRID], columns=8))
+            show(ax, mosaic(x[:GRID], columns=8))
             ax.set_title(name)
 
     return fill
-
-
-def _mosaic(x: "Tensor", columns: int) -> Any:
-    """Grey images (N, 1, H, W) side by side; the gaps are NaN, which is drawn as nothing."""
-    import numpy as np
-
-    from fluvial.data import to_uint8
-
-    pictures = to_uint8(x[:, 0]).numpy()
-    count, height, width = pictures.shape
-    rows = -(-count // columns)
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
-    for number, picture in enumerate(pictures):
-        top, left = number // columns * (height + 1), number % columns * (width + 1)
-        canvas[top : top + height, left : left + width] = picture
-    return canvas
-
-
-def _show(axes: Any, picture: Any) -> None:
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
 def draw_nearest(sets: "Mapping[str, Tensor]", train: "Tensor") -> Callable[[Any], None]:
     """For every set, a row of samples and under each its nearest training digit, with their distance."""
     import torch
 
-    from fluvial.data import to_uint8
+    from fluvial.audits.pictures import mosaic, show
     from fluvial.metrics import nearest_neighbours
 
     def fill(figure: Any) -> None:
@@ -58,11 +39,8 @@ def draw_nearest(sets: "Mapping[str, Tensor]", train: "Tensor") -> Callable[[Any
             found = nearest_neighbours(x[:PAIRS], train)
             part.suptitle(f"{name}: samples, and under each the nearest training digit", fontsize="medium")
             grid = part.subplots(2, PAIRS)
-            pictures = to_uint8(torch.cat([x[:PAIRS], train[found.index]])[:, 0]).numpy()
-            for ax, picture in zip(grid.flat, pictures, strict=True):
-                _show(ax, picture)
-                ax.set(xticks=[], yticks=[])
-                ax.spines[:].set_visible(False)
+            for ax, picture in zip(grid.flat, torch.cat([x[:PAIRS], train[found.index]]), strict=True):
+                show(ax, mosaic(picture[None], columns=1))
             for ax, distance in zip(grid[0], found.distance.tolist(), strict=True):
                 ax.set_xlabel(f"{distance:.1f}", labelpad=2)
 

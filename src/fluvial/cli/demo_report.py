@@ -107,7 +107,7 @@ def demo_report(
     provenance: Mapping[str, str],
 ) -> Report:
     """The page: verdicts, scores, pictures, gap and losses."""
-    gap_rows = [(f"{name}, {row[0]} digits", *row[1:]) for name, finding in gaps.items() for row in finding.rows]
+    gap_rows = [(f"{name}, {row[0]}", *row[1:]) for name, finding in gaps.items() for row in finding.rows]
     first = next(iter(gaps.values()))
     return Report(
         title="fluvial demo: do these models make new digits?",

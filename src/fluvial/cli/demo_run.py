@@ -107,7 +107,8 @@ def _gap(settings: DemoSettings, run: "Run", name: str, exact: "Field", progress
         progress(Progress(f"gap {name}", step.step, step.total))
 
     data = run.dataset()
-    return approximation(run.net, exact, data.train.x, data.held_out.x, seed=settings.seed, progress=report)
+    sets = data.train.x, data.held_out.x
+    return approximation(run.net, exact, *sets, steps=0, seed=settings.seed, progress=report)
 
 
 def _write_metrics(settings: DemoSettings, values: Mapping[str, Any]) -> dict[str, Any]:
