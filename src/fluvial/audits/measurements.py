@@ -28,14 +28,15 @@ Measure = Callable[[Subject, Mapping[str, Finding], ProgressCallback], Finding]
 
 def _collapse(subject: Subject, _: Mapping[str, Finding], progress: ProgressCallback) -> Finding:
     points = subject.budget.pairs
-    return collapse(subject.train.x, subject.path, points=points, seed=subject.seed, progress=progress)
+    return collapse(subject.known, subject.path, points=points, seed=subject.seed, progress=progress)
 
 
 def _stochasticity(subject: Subject, _: Mapping[str, Finding], progress: ProgressCallback) -> Finding:
+    labels = subject.train.labels if subject.conditional else None
     return stochasticity(
-        subject.train.x,
+        subject.known,
         subject.path,
-        labels=subject.train.labels if subject.conditional else None,
+        labels=None if labels is None else labels.to(subject.device),
         times=_times(subject.budget.times),
         pairs=subject.budget.pairs,
         shape_kind=subject.train.kind,
@@ -49,8 +50,8 @@ def _approximation(subject: Subject, _: Mapping[str, Finding], progress: Progres
     conds = (subject.train.labels, None if fresh is None else fresh.labels)
     return approximation(
         *_fields(subject),
-        subject.train.x,
-        None if fresh is None else fresh.x,
+        subject.known,
+        subject.fresh,
         times=_times(subject.budget.times),
         path=subject.path,
         draws=subject.budget.pairs,
@@ -63,14 +64,14 @@ def _approximation(subject: Subject, _: Mapping[str, Finding], progress: Progres
 
 
 def _hybrid(subject: Subject, found: Mapping[str, Finding], progress: ProgressCallback) -> Finding:
-    budget, fresh = subject.budget, subject.held_out
+    budget = subject.budget
     known = found["collapse"].data.get("time") if "collapse" in found else None
     if known is None:
-        known = collapse_time(subject.train.x, subject.path, points=budget.pairs, seed=subject.seed).time
+        known = collapse_time(subject.known, subject.path, points=budget.pairs, seed=subject.seed).time
     return hybrid(
         *_fields(subject),
-        subject.train.x,
-        held_out=None if fresh is None else fresh.x,
+        subject.known,
+        held_out=subject.fresh,
         taus=budget.taus,
         collapse_time=known,
         n=budget.hybrids,
@@ -152,4 +153,5 @@ def _labels(subject: Subject, count: int) -> Any:
     labels = subject.train.labels
     if not subject.conditional or labels is None:
         return None
-    return labels[torch.randint(len(labels), (count,), generator=generator(subject.seed, 2))]
+    rows = torch.randint(len(labels), (count,), generator=generator(subject.seed, 2))
+    return labels[rows].to(subject.device)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from fluvial.audits.finding import Finding
@@ -85,6 +86,7 @@ def audit(
     weights: Path | None = None,
     only: Iterable[str] = (),
     budget: Budget | None = None,
+    device: torch.device | str = "cpu",
     seed: int = 0,
     provenance: Mapping[str, str] | None = None,
     progress: ProgressCallback | None = None,
@@ -111,6 +113,7 @@ def audit(
         weights: File of the weights of an extractor that comes without (inception, dinov2).
         only: Names of the measurements to make; by default all that there is enough for.
         budget: How much to draw and to solve; ``Budget()`` by default, ``Budget.quick()`` for a first look.
+        device: Where the field computes; data and noises are moved there.
         seed: Seed of every draw.
         provenance: What to record beside the figures: solver, weights, checkpoint.
         progress: Called throughout with the share of the whole that is done.
@@ -139,6 +142,7 @@ def audit(
         extractors=extractors,
         weights=weights,
         budget=budget or Budget(),
+        device=device,
         seed=seed,
         provenance=dict(provenance or {}),
     )

@@ -66,6 +66,7 @@ class Subject:
     seed: int
     provenance: dict[str, str]
     weights: Path | None = None
+    device: torch.device | str = "cpu"
 
     @classmethod
     def of(
@@ -79,6 +80,7 @@ class Subject:
         exact: Field | None,
         extractors: Sequence[Any],
         conditional: bool,
+        device: torch.device | str,
         **rest: Any,
     ) -> "Subject":
         """Checks the arguments and fills in what was left to choose.
@@ -99,14 +101,24 @@ class Subject:
             own = getattr(exact, "path", None)
             path = own if isinstance(own, GaussianPath) else CondOT()
         if exact is None and field is not None:
-            exact = ExactField(known.x, path, labels=known.labels if conditional else None)
+            exact = ExactField(known.x, path, labels=known.labels if conditional else None).to(device)
         named = tuple(extractors) or ("pixels", *(("classifier",) if known.labels is not None else ()))
         for name in named:
             if isinstance(name, str) and name not in EXTRACTORS:
                 near = difflib.get_close_matches(name, EXTRACTORS, n=1, cutoff=0.4)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(f"extractors must be callables or among {', '.join(EXTRACTORS)}, got {name!r}{hint}")
-        return cls(field, known, fresh, samples, path, exact, conditional, extractors=named, **rest)
+        return cls(field, known, fresh, samples, path, exact, conditional, extractors=named, device=device, **rest)
+
+    @property
+    def known(self) -> Tensor:
+        """The training data where the field computes, shape (N, *D)."""
+        return self.train.x.to(self.device)
+
+    @property
+    def fresh(self) -> Tensor | None:
+        """The held-out data where the field computes, shape (M, *D)."""
+        return None if self.held_out is None else self.held_out.x.to(self.device)
 
     def draw(self, progress: ProgressCallback) -> "Subject":
         """The same with samples drawn from the field."""
@@ -123,6 +135,7 @@ class Subject:
             seed=self.seed,
             solver=self.budget.solver,
             cond=cond,
+            device=self.device,
             progress=progress,
         )
         if not bool(torch.isfinite(x).all()):

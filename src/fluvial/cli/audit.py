@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from fluvial import __version__
+from fluvial.cli.audit_subject import (
+    as_count,
+    data_provenance,
+    machine_provenance,
+    not_comparable,
+    read_sets,
+    run_provenance,
+)
 from fluvial.cli.errors import did_you_mean
 from fluvial.cli.folders import check_writable
 from fluvial.cli.render import console, format_seconds, json_text, renderer
-from fluvial.training.config import TrainConfig, read_config
+from fluvial.training.config import read_config
 
 if TYPE_CHECKING:
     from fluvial.audits.runner import Audit as Audited
@@ -139,7 +147,7 @@ examples:
                 if option in given:
                     raise ValueError(f"{option} needs a RUN to draw samples from")
             parse_spec(self.train)
-            if self.held_out is not None and _count(self.held_out) is None:
+            if self.held_out is not None and as_count(self.held_out) is None:
                 parse_spec(self.held_out)
         else:
             config = read_config(self.run)
@@ -181,22 +189,26 @@ examples:
         return 0
 
     def _audit_run(self, folder: Path, progress: Any) -> "Audited":
+        import torch
+
         from fluvial.audits.runner import audit
         from fluvial.data.comparable import read_samples
         from fluvial.training import load_run
 
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         run = load_run(folder)
         data = run.dataset()
         samples = None if self.samples is None else read_samples(self.samples, data.train)
         return audit(
-            self._field(run),
+            self._field(run, device),
             data.train,
             data.held_out,
             samples=samples,
             path=run.path,
             conditional=run.config.labels,
-            not_comparable=_not_comparable(run.config, self.guidance),
-            provenance={**self._provenance(data.train, data.held_out), **_run_provenance(run, self.guidance)},
+            not_comparable=not_comparable(run.config, self.guidance),
+            device=device,
+            provenance={**self._record(data.train, data.held_out), **run_provenance(run, self.guidance)},
             **self._settings(progress),
         )
 
@@ -204,31 +216,12 @@ examples:
         from fluvial.audits.runner import audit
         from fluvial.data.comparable import read_samples
 
-        train, held_out = self._read_data()
-        if self.samples is None:
-            raise ValueError("--samples is required without a RUN")
+        if self.samples is None or self.train is None:
+            raise ValueError("--samples and --train are required without a RUN")
+        train, held_out = read_sets(self.train, self.held_out, size=self.size, seed=self.seed)
         samples = read_samples(self.samples, train, size=self.size)
-        record = {**self._provenance(train, held_out), "samples": f"{len(samples):,} from {self.samples}"}
+        record = {**self._record(train, held_out), "samples": f"{len(samples):,} from {self.samples}"}
         return audit(None, train, held_out, samples=samples, provenance=record, **self._settings(progress))
-
-    def _read_data(self) -> "tuple[Dataset, Dataset | None]":
-        """Training and held-out data: those given, else the test set that some data sets bring."""
-        from fluvial.data import load_dataset
-        from fluvial.data.comparable import read_held_out
-        from fluvial.data.specs import parse_spec
-
-        kind = parse_spec(self.train or "").kind
-        size = self.size if kind in ("folder", "celeba") else None
-        if self.held_out is None:
-            own_test_set = kind in ("fashion-mnist", "cifar10")
-            data = load_dataset(self.train or "", seed=self.seed, size=size, held_out=None if own_test_set else 0)
-            return data.train, data.held_out if own_test_set else None
-        count = _count(self.held_out)
-        if count is not None:
-            data = load_dataset(self.train or "", seed=self.seed, size=size, held_out=count)
-            return data.train, data.held_out
-        train = load_dataset(self.train or "", seed=self.seed, size=size, held_out=0).train
-        return train, read_held_out(self.held_out, train, size=self.size, seed=self.seed)
 
     def _settings(self, progress: Any) -> dict[str, Any]:
         return {
@@ -250,25 +243,15 @@ examples:
         steps = None if self.solver == "dopri5" else self.steps or budget.solver.steps
         return replace(budget, samples=self.n or budget.samples, solver=Solver(self.solver, steps))
 
-    def _field(self, run: "Run") -> "Field":
+    def _field(self, run: "Run", device: str) -> "Field":
         from fluvial.fields import Guided
 
-        return run.net if self.guidance is None else Guided(run.net, self.guidance)
+        net = run.net.to(device)
+        return net if self.guidance is None else Guided(net, self.guidance)
 
-    def _provenance(self, train: "Dataset", held_out: "Dataset | None") -> dict[str, str]:
-        import platform
-
-        import torch
-
-        kept = "none" if held_out is None else f"{len(held_out):,}, hash {held_out.content_hash[:16]}"
-        return {
-            "command": shlex.join(["fluvial", "audit", *self._typed()]),
-            "training data": f"{train.name}, {len(train):,} of shape {train.shape}, hash {train.content_hash[:16]}",
-            "held-out data": kept,
-            "seed": str(self.seed),
-            "versions": f"fluvial {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
-            "machine": f"{platform.system()} {platform.machine()}, torch on {torch.get_num_threads()} thread(s)",
-        }
+    def _record(self, train: "Dataset", held_out: "Dataset | None") -> dict[str, str]:
+        command = shlex.join(["fluvial", "audit", *self._typed()])
+        return {"command": command, **data_provenance(train, held_out), "seed": str(self.seed), **machine_provenance()}
 
     def _typed(self) -> list[str]:
         """The options that differ from their defaults, as they are typed."""
@@ -294,35 +277,3 @@ examples:
                 if note:
                     screen.print(f"  {note}", highlight=False, style="dim")
         print(f"report: {self._out / 'report.html'}")
-
-
-def _count(text: str) -> int | float | None:
-    """A number or share of data, where the text is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return None
-
-
-def _not_comparable(config: TrainConfig, guidance: float | None) -> str:
-    """Why the exact field of the training data is not what the run's field was trained towards; empty if it is."""
-    if config.coupling != "independent":
-        return (
-            f"not comparable: the run was trained with the coupling {config.coupling!r}, whose target is not the exact "
-            "field of independent noise"
-        )
-    if guidance is not None and guidance != 1:
-        return f"not comparable: guidance {guidance:g} moves the field away from its target"
-    return ""
-
-
-def _run_provenance(run: "Run", guidance: float | None) -> dict[str, str]:
-    config = run.config
-    conditional = ", conditioned on labels" if config.labels else ""
-    return {
-        "run": f"{run.folder}, step {run.step:,}, objective {config.objective}, path {config.path}{conditional}",
-        "weights": f"averaged (EMA {config.ema:g}), hash {run.checkpoint.hash[:16]}",
-        **({} if guidance is None else {"guidance": f"{guidance:g}"}),
-    }
