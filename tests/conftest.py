@@ -1,11 +1,16 @@
 """Every annotation of shape and type in fluvial is checked at run time while the tests run."""
 
 import os
+import signal
 from collections.abc import Callable
 
 # Before torch is imported, and for the commands that tests start: small tensors gain nothing from threads, which
 # wait for one another on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell's background job begins with Ctrl-C ignored, and so would the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch
