@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fluvial.objectives import EFM as EFM
     from fluvial.objectives import Batch as Batch
     from fluvial.objectives import Loss as Loss
+    from fluvial.objectives import MeanFlow as MeanFlow
     from fluvial.paths import VP as VP
     from fluvial.paths import CondOT as CondOT
     from fluvial.paths import Cosine as Cosine
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from fluvial.solvers import solve as solve
     from fluvial.times import LogitNormal as LogitNormal
     from fluvial.times import LogUniformBandwidth as LogUniformBandwidth
+    from fluvial.times import OrderedPairs as OrderedPairs
+    from fluvial.times import SeparatePairs as SeparatePairs
     from fluvial.times import Uniform as Uniform
 
 _HOMES = {
@@ -69,6 +72,7 @@ _HOMES = {
     "EFM": "objectives",
     "Batch": "objectives",
     "Loss": "objectives",
+    "MeanFlow": "objectives",
     "VP": "paths",
     "CondOT": "paths",
     "Cosine": "paths",
@@ -81,6 +85,8 @@ _HOMES = {
     "solve": "solvers",
     "LogitNormal": "times",
     "LogUniformBandwidth": "times",
+    "OrderedPairs": "times",
+    "SeparatePairs": "times",
     "Uniform": "times",
 }
 

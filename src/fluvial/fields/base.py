@@ -6,6 +6,7 @@ capabilities below instead of testing types, and fields that wrap others forward
 one field, since a field made of others takes no other's course.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -67,6 +68,17 @@ def singular_at_end(field: Field) -> bool:
 def breakpoints(field: Field) -> tuple[float, ...]:
     """Times at which the velocity jumps; a solver puts nodes of its grid there."""
     return tuple(getattr(field, "breakpoints", ()))
+
+
+def knows_averages(field: Field) -> bool:
+    """Whether the field takes a second time and returns average velocities: ``field(x, t, cond, r)``."""
+    declared = getattr(field, "gap", None)
+    if declared is not None:
+        return bool(declared)
+    try:
+        return "r" in inspect.signature(field).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def trajectory(field: Field, x0: Tensor, cond: Any, walk: Walk) -> Course | None:

@@ -17,6 +17,7 @@ from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, integrate_fixed
 from fluvial.solvers.grid import Step, make_legs, make_steps, rounded
+from fluvial.solvers.jumps import JUMP_METHODS, check_averages, integrate_jumps
 from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
 
@@ -73,7 +74,8 @@ def solve(
         steps: Number of steps of a fixed-step method, shared among the legs between breakpoints; 50 if not
             given.
         method: ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"rk4"`` (1, 2, 2, 4 evaluations a step, and
-            orders), or ``"dopri5"``, which chooses its steps.
+            orders), or ``"dopri5"``, which chooses its steps. ``"meanflow"`` jumps along average velocities, for
+            fields that know them: ``field(x, t, cond, r)``.
         rtol: Tolerance relative to the state, 1e-5 if not given; ``"dopri5"`` only.
         atol: Absolute tolerance, 1e-5 if not given; ``"dopri5"`` only.
         cond: Condition, passed to the field as it is.
@@ -103,7 +105,13 @@ def solve(
     if velocity.path is not None and rounded(t0, x0.dtype) >= 1:
         raise ValueError(f"t0 must be < 1: the field has no velocity at t = 1, where sigma = 0, got {t0}")
     saves = Saves(wanted, t0, t1)
-    if method in FIXED_METHODS:
+    if method in JUMP_METHODS:
+        check_averages(field)
+        steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
+        saves.arrive(t0, x0)
+        x, velocity.evaluations = integrate_jumps(field, x0, steps_, cond, saves=saves, progress=progress)
+        kept, rejected = saves.states(), 0
+    elif method in FIXED_METHODS:
         steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
         x, kept = _solve_fixed(field, velocity, x0, steps_, method, saves, progress)
         rejected = 0
@@ -173,7 +181,7 @@ def _check_method(
     method: str, steps: int | None, rtol: float | None, atol: float | None
 ) -> tuple[int, tuple[float, float]]:
     """The number of steps and the tolerances, defaults filled in; each has meaning for its kind of method alone."""
-    known = (*FIXED_METHODS, *ADAPTIVE_METHODS)
+    known = (*FIXED_METHODS, *JUMP_METHODS, *ADAPTIVE_METHODS)
     if method not in known:
         near = difflib.get_close_matches(str(method), known, 1, 0.0)[0]
         raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}; did you mean {near!r}?")
@@ -182,7 +190,7 @@ def _check_method(
     if steps is not None and (not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and method in FIXED_METHODS:
+        if value is not None and method not in ADAPTIVE_METHODS:
             raise ValueError(f"{name} must not be given with {method}, whose steps are fixed, got {value}")
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be positive and finite, got {value}")

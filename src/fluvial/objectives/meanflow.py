@@ -1,0 +1,205 @@
+r"""Mean Flows: a net that knows the average velocity between two times, and so samples in one step.
+
+The average velocity :math:`U(x_t, t, r) = \frac{1}{r - t} \int_t^r v(x_\tau, \tau)\, d\tau` along the flow obeys, with
+:math:`t = 0` at noise and :math:`r \ge t`,
+
+.. math:: U = v + (r - t) \frac{dU}{dt}, \qquad \frac{dU}{dt} = v \cdot \partial_x U + \partial_t U,
+
+a derivative along the tangent ``(v, 1, 0)`` of ``(x, t, r)``, taken in forward mode. The net is regressed on the right
+side without gradient. The published form has the conditional velocity in the tangent as well; the improved one takes
+the net's own velocity ``U(x, t, t)`` there, which leaves a regression whose target has the conditional velocity in its
+first term alone.
+
+Sources: Geng et al. 2025, "Mean Flows for One-step Generative Modeling" (their clock runs the other way: it is mirrored
+here); Geng et al. 2025, "Improved Mean Flows", for the tangent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fluvial.couplings import Coupling, Independent
+from fluvial.objectives.base import Batch, Loss, noise_like
+from fluvial.paths import CondOT, GaussianPath
+from fluvial.times import LogitNormal, OrderedPairs, Pairs, SeparatePairs
+
+AverageVelocity = Callable[..., Tensor]
+"""``net(x, t, cond, r)``: the average velocity from ``t`` to ``r``; without ``r`` the velocity at ``t``."""
+
+
+@dataclass(frozen=True)
+class MeanFlow:
+    r"""Regression on the average velocity between two times.
+
+    The first ``share`` of the rows of a batch have ``r > t``; the others have ``r = t``, where the regression is that
+    of :class:`~fluvial.objectives.CFM`. Forward mode runs on the former alone.
+
+    Args:
+        path: Probability path.
+        coupling: Which noise meets which datum.
+        pairs: Distribution of the times ``(t, r)``.
+        share: Share of the rows with ``r > t``, in [0, 1].
+        power: Exponent of the adaptive weight :math:`(L + \mathrm{offset})^{-\mathrm{power}}` of each row, with ``L``
+            its squared error summed over all elements; 0 is the plain regression, whose optimum is the average
+            velocity.
+        offset: Offset of the weight, positive.
+        improved: Whether the tangent is the net's own velocity, not the conditional one.
+        omega: Weight of the conditional velocity in the target of rows with a label; 1 is no guidance.
+        kappa: Weight of the net's own velocity under the label there. The guidance scale that the net then has is
+            ``omega / (1 - kappa)``, at no cost in sampling.
+        interval: Times ``(start, end)`` between which the target is guided.
+
+    Raises:
+        ValueError: If ``share`` is outside [0, 1] or ``kappa`` outside [0, 1), ``power`` is negative, ``offset`` is not
+            positive, ``omega`` is not finite, or ``interval`` is not ordered inside [0, 1].
+
+    Example:
+        >>> net = fv.nn.MLP((2,), width=16, depth=1, gap=True)
+        >>> loss = fv.MeanFlow()(net, fv.Batch(torch.zeros(8, 2)), generator=torch.Generator().manual_seed(0))
+        >>> loss.per_sample.shape, sorted(loss.logs)
+        (torch.Size([8]), ['error', 'error_between', 'share'])
+    """
+
+    path: GaussianPath = field(default_factory=CondOT)
+    coupling: Coupling = field(default_factory=Independent)
+    pairs: Pairs = field(default_factory=SeparatePairs)
+    share: float = 0.5
+    power: float = 0.0
+    offset: float = 1e-3
+    improved: bool = True
+    omega: float = 1.0
+    kappa: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be in [0, 1], got {self.share}")
+        if not 0 <= self.power < float("inf"):
+            raise ValueError(f"power must be finite and not negative, got {self.power}")
+        if not 0 < self.offset < float("inf"):
+            raise ValueError(f"offset must be positive and finite, got {self.offset}")
+        if not abs(self.omega) < float("inf"):
+            raise ValueError(f"omega must be finite, got {self.omega}")
+        if not 0 <= self.kappa < 1:
+            raise ValueError(f"kappa must be in [0, 1), got {self.kappa}")
+        if not 0 <= self.interval[0] < self.interval[1] <= 1:
+            raise ValueError(f"interval must satisfy 0 <= start < end <= 1, got {self.interval}")
+
+    @classmethod
+    def published(cls, path: GaussianPath | None = None) -> "MeanFlow":
+        """The form and the settings of Geng et al. 2025 on ImageNet, mirrored to this clock."""
+        return cls(
+            CondOT() if path is None else path,
+            pairs=OrderedPairs(LogitNormal(0.4, 1.0)),
+            share=0.25,
+            power=1.0,
+            offset=1e-2,
+            improved=False,
+        )
+
+    def __call__(self, net: AverageVelocity, batch: Batch, *, generator: torch.Generator) -> Loss:
+        """Loss of ``net`` on ``batch``; all draws come from ``generator``.
+
+        Args:
+            net: ``net(x, t, cond, r)``; for rows with ``r = t`` it is called without ``r``.
+            batch: Data.
+            generator: Source of noise and times.
+        """
+        x1, count = batch.x1, round(self.share * len(batch))
+        x0 = noise_like(x1, generator)
+        t, r = self.pairs(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
+        labels = batch.cond if isinstance(batch.cond, Tensor) and batch.cond.ndim == 1 else None
+        x0 = x0[self.coupling(x0, x1, labels, generator=generator)]
+        point = self.path.sample(x0, x1, t)
+        v = self._target(net, point.xt, t, point.ut, labels)
+        errors = []
+        for rows in (slice(0, count), slice(count, None)):
+            if not len(t[rows]):
+                continue
+            cond = None if batch.cond is None else batch.cond[rows]
+            x, now, target = point.xt[rows], t[rows], v[rows]
+            between = rows.start == 0 and count > 0
+            errors.append(
+                self._between(net, x, now, r[rows], target, cond) if between else _velocity(net, x, now, cond) - target
+            )
+        return self._loss(torch.cat(errors), count)
+
+    def _target(self, net: AverageVelocity, x: Tensor, t: Tensor, v: Tensor, labels: Tensor | None) -> Tensor:
+        """The conditional velocity, guided where there is a label and the time lies in the interval."""
+        if labels is None or (self.omega == 1 and self.kappa == 0):
+            return v
+        with torch.no_grad():
+            free, bound = _velocity(net, x, t, torch.full_like(labels, -1)), _velocity(net, x, t, labels)
+        guided = self.omega * v + (1 - self.omega - self.kappa) * free + self.kappa * bound
+        inside = (labels >= 0) & (t >= self.interval[0]) & (t < self.interval[1])
+        return torch.where(_column(inside, x), guided, v)
+
+    def _between(self, net: AverageVelocity, x: Tensor, t: Tensor, r: Tensor, v: Tensor, cond: Any) -> Tensor:
+        """``U - (v + (r - t) dU/dt)`` with a gradient through ``U`` alone."""
+        tangent = v
+        if self.improved:
+            with torch.no_grad():
+                tangent = _velocity(net, x, t, cond)
+        tangents = tangent, torch.ones_like(t), torch.zeros_like(r)
+        average, slope = torch.func.jvp(lambda x, t, r: net(x, t, cond, r), (x, t, r), tangents)[:2]
+        error: Tensor = average - (v + _column(r - t, x) * slope.detach())
+        return error
+
+    def _loss(self, error: Tensor, count: int) -> Loss:
+        square = error.square().flatten(1)
+        per_sample = square.mean(1)
+        weight = (square.detach().sum(1) + self.offset).pow(-self.power) if self.power else None
+        raw = per_sample.detach()
+        logs = {"error": raw.mean(), "share": raw.new_tensor(count / len(raw))}
+        if count:
+            logs["error_between"] = raw[:count].mean()
+        weighted = per_sample if weight is None else weight * per_sample
+        return Loss(weighted.mean(), weighted.detach(), logs)
+
+
+def self_consistency(
+    net: AverageVelocity, x: Tensor, t: Tensor, s: Tensor, r: Tensor, cond: Any = None
+) -> tuple[Tensor, Tensor]:
+    r"""How well two jumps agree with one: :math:`(r-t)\, U(x_t, t, r) = (s-t)\, U(x_t, t, s) + (r-s)\, U(x_s, s, r)`.
+
+    Args:
+        net: The average velocity.
+        x: States at ``t``, shape ``(B, *D)``.
+        t: First times, shape ``(B,)``.
+        s: Times between, shape ``(B,)``.
+        r: Last times, shape ``(B,)``.
+        cond: Condition.
+
+    Returns:
+        Per row, the squared norm of the difference of both sides, and that of the left side; shape ``(B,)``.
+
+    Source:
+        Guo et al. 2025, "SplitMeanFlow"; the identity is the additivity of the integral.
+
+    Example:
+        >>> def constant(x, t, cond=None, r=None): return torch.ones_like(x)
+        >>> t, s, r = torch.zeros(1), torch.full((1,), 0.5), torch.ones(1)
+        >>> self_consistency(constant, torch.zeros(1, 2), t, s, r)
+        (tensor([0.]), tensor([2.]))
+    """
+
+    whole = _column(r - t, x) * net(x, t, cond, r)
+    first = _column(s - t, x) * net(x, t, cond, s)
+    second = _column(r - s, x) * net(x + first, s, cond, r)
+    return (whole - first - second).square().flatten(1).sum(1), whole.square().flatten(1).sum(1)
+
+
+def _velocity(net: AverageVelocity, x: Tensor, t: Tensor, cond: Any) -> Tensor:
+    """The net's velocity at ``t``, of the shape that it must have."""
+    v = net(x, t, cond)
+    if v.shape != x.shape:
+        raise ValueError(f"the net must return shape {tuple(x.shape)}, got {tuple(v.shape)}")
+    return v
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    """One value for each row, to be combined with ``x``."""
+    return values.reshape(-1, *([1] * (x.ndim - 1)))

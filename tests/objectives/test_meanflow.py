@@ -1,0 +1,178 @@
+"""Mean Flows against the closed form on Gaussian data: there the average velocity is known."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import fluvial as fv
+from fluvial.objectives import self_consistency
+
+SCALE = 0.6
+
+
+def std(t: Tensor) -> Tensor:
+    return ((1 - t) ** 2 + t**2 * SCALE**2).sqrt()
+
+
+def exact(x: Tensor, t: Tensor, cond: Any = None, r: Tensor | None = None) -> Tensor:
+    """Average velocity of data N(0, SCALE^2) on the straight path; with ``r = t``, and without ``r``, the velocity."""
+    t = t[:, None]
+    now = x * (t * SCALE**2 - (1 - t)) / std(t) ** 2
+    if r is None:
+        return now
+    r = r[:, None]
+    same = (r - t).abs() < 1e-9
+    return torch.where(same, now, x * (std(r) / std(t) - 1) / torch.where(same, 1.0, r - t))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian_batch(rows: int, seed: int = 1) -> fv.Batch:
+    return fv.Batch(SCALE * torch.randn(rows, 3, generator=generator(seed), dtype=torch.float64))
+
+
+def test_the_identity_holds_at_the_exact_average_velocity() -> None:
+    """With the marginal velocity as target and tangent, U - v - (r - t) dU/dt vanishes; with a wrong tangent not."""
+    x = torch.randn(64, 3, generator=generator(), dtype=torch.float64)
+    t = torch.rand(64, generator=generator(1), dtype=torch.float64)
+    r = t + (1 - t) * torch.rand(64, generator=generator(2), dtype=torch.float64)
+    v = exact(x, t)
+    found = fv.MeanFlow()._between(exact, x, t, r, v, None)
+    assert found.abs().max() < 1e-12
+    wrong = fv.MeanFlow(improved=False)._between(exact, x, t, r, 2 * v, None) + v
+    assert wrong.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("coupling", [fv.Independent(), fv.OptimalTransport()], ids=["independent", "ot"])
+def test_without_pairs_it_is_conditional_flow_matching(coupling: fv.Independent | fv.OptimalTransport) -> None:
+    times = fv.LogitNormal(0.6, 1.6)
+
+    class Same:
+        def __call__(self, count: int, **options: Any) -> tuple[Tensor, Tensor]:
+            t = times(count, **options)
+            return t, t
+
+    net = fv.nn.MLP((3,), width=16, depth=2, gap=True).double()
+    plain = fv.CFM(coupling=coupling, times=times)(net, gaussian_batch(32), generator=generator())
+    for share in (0.0, 0.5, 1.0):
+        objective = fv.MeanFlow(coupling=coupling, pairs=Same(), share=share)
+        found = objective(net, gaussian_batch(32), generator=generator())
+        torch.testing.assert_close(found.loss, plain.loss, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found.per_sample, plain.per_sample, rtol=1e-12, atol=1e-12)
+        assert float(found.logs["share"]) == share
+
+
+@pytest.mark.parametrize("improved", [True, False])
+def test_the_mean_gradient_is_zero_at_the_exact_average_velocity(improved: bool) -> None:
+    """At power 0, for perturbations U + a f(x, t, r) of the average velocity, the derivative in a is 0 on average."""
+    weights = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+
+    def net(x: Tensor, t: Tensor, cond: Any = None, r: Tensor | None = None) -> Tensor:
+        gap = torch.zeros_like(t) if r is None else r - t
+        bumps = weights[0] + weights[1] * x + weights[2] * (gap * t)[:, None] * x
+        return exact(x, t, None, r) + bumps
+
+    gradients = []
+    for seed in range(40):
+        loss = fv.MeanFlow(share=0.7, improved=improved)(
+            net, gaussian_batch(512, seed), generator=generator(100 + seed)
+        )
+        gradients.append(torch.autograd.grad(loss.loss, weights)[0])
+    found = torch.stack(gradients)
+    error = found.std(0) / len(found) ** 0.5
+    assert (found.mean(0).abs() < 4 * error).all() and (error < 0.05).all()
+
+
+def test_the_weight_is_that_of_the_publication() -> None:
+    net = fv.nn.MLP((3,), width=16, depth=1, gap=True).double()
+    batch = gaussian_batch(16)
+    plain = fv.MeanFlow()(net, batch, generator=generator()).per_sample
+    weighted = fv.MeanFlow(power=0.75, offset=0.01)(net, batch, generator=generator()).per_sample
+    torch.testing.assert_close(weighted, plain * (3 * plain + 0.01) ** -0.75)
+
+
+def test_raw_errors_are_logged_whatever_the_weight() -> None:
+    net = fv.nn.MLP((3,), width=16, depth=1, gap=True).double()
+    logs = [fv.MeanFlow(power=p)(net, gaussian_batch(20), generator=generator()).logs for p in (0.0, 1.0)]
+    assert set(logs[0]) == {"error", "error_between", "share"}
+    for name in logs[0]:
+        torch.testing.assert_close(logs[0][name], logs[1][name])
+        assert not logs[0][name].requires_grad
+
+
+def test_the_derivative_has_no_gradient_and_the_average_has() -> None:
+    net = fv.nn.MLP((3,), width=16, depth=1, gap=True).double()
+    fv.MeanFlow(share=1.0)(net, gaussian_batch(20), generator=generator()).loss.backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
+    calls: list[bool] = []
+
+    def counted(x: Tensor, t: Tensor, cond: Any = None, r: Tensor | None = None) -> Tensor:
+        calls.append(r is not None)
+        return exact(x, t, cond, r)
+
+    fv.MeanFlow(share=0.25)(counted, gaussian_batch(20), generator=generator())
+    assert calls == [False, True, False]  # the tangent, forward mode on the pairs alone, the rest
+
+
+def test_guidance_moves_the_target_of_labelled_rows_inside_the_interval() -> None:
+    labels = torch.tensor([0, 1, -1, 1])
+    x, t = torch.zeros(4, 2), torch.tensor([0.1, 0.5, 0.5, 0.9])
+    v = torch.full((4, 2), 10.0)
+
+    def net(x: Tensor, t: Tensor, cond: Tensor, r: Any = None) -> Tensor:
+        return (cond[:, None] + 1.0).expand_as(x)  # 0 where the label is dropped
+
+    objective = fv.MeanFlow(omega=2.0, kappa=0.5, interval=(0.0, 0.8))
+    found = objective._target(net, x, t, v, labels)[:, 0]
+    torch.testing.assert_close(found, torch.tensor([20 + 0.5, 20 + 1.0, 10.0, 10.0]))
+    assert fv.MeanFlow()._target(net, x, t, v, labels) is v
+
+
+def test_published_settings_are_mirrored() -> None:
+    published = fv.MeanFlow.published()
+    assert (published.share, published.power, published.improved) == (0.25, 1.0, False)
+    t, r = published.pairs(20_000, generator=generator())
+    theirs = torch.sigmoid(-0.4 + torch.randn(2, 20_000, generator=generator(5)))  # their clock: 1 is noise
+    assert abs(float((1 - t).mean()) - float(theirs.amax(0).mean())) < 0.01
+    assert abs(float((1 - r).mean()) - float(theirs.amin(0).mean())) < 0.01
+
+
+@pytest.mark.parametrize("pairs", [fv.OrderedPairs(), fv.SeparatePairs()], ids=repr)
+def test_pairs_are_ordered_and_below_one(pairs: fv.OrderedPairs | fv.SeparatePairs) -> None:
+    t, r = pairs(5000, generator=generator())
+    assert bool((t <= r).all() and (t >= 0).all() and (r < 1).all())
+    again = pairs(5000, generator=generator())
+    assert torch.equal(t, again[0]) and torch.equal(r, again[1])
+
+
+def test_two_exact_jumps_are_one() -> None:
+    x = torch.randn(32, 3, generator=generator(), dtype=torch.float64)
+    t, s, r = torch.rand(3, 32, generator=generator(1), dtype=torch.float64).sort(0).values
+    off, whole = self_consistency(exact, x, t, s, r)
+    assert float(off.max()) < 1e-20 and float(whole.min()) > 0
+    assert float(self_consistency(lambda x, t, c, r: x * (1 + r[:, None]), x, t, s, r)[0].max()) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 1.5}, r"share must be in \[0, 1\], got 1.5"),
+        ({"power": -1.0}, "power must be finite and not negative"),
+        ({"offset": 0.0}, "offset must be positive"),
+        ({"omega": float("nan")}, "omega must be finite"),
+        ({"kappa": 1.0}, r"kappa must be in \[0, 1\)"),
+        ({"interval": (0.5, 0.5)}, "interval must satisfy"),
+    ],
+)
+def test_bad_settings(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fv.MeanFlow(**options)
+
+
+def test_a_net_that_returns_another_shape() -> None:
+    with pytest.raises(ValueError, match=r"the net must return shape \(10, 3\), got \(10, 1\)"):
+        fv.MeanFlow()(lambda x, t, cond=None, r=None: x[:, :1], gaussian_batch(20), generator=generator())
