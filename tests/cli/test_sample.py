@@ -12,7 +12,7 @@ from fluvial.cli.sample import Sample
 from fluvial.data import to_uint8
 from fluvial.fields import ExactField, Guided, Hybrid
 from fluvial.randomness import noise
-from fluvial.solvers import ADAPTIVE_METHODS, FIXED_METHODS, solve
+from fluvial.solvers import ADAPTIVE_METHODS, FIXED_METHODS, JUMP_METHODS, solve
 from fluvial.training import load_run
 
 
@@ -25,7 +25,7 @@ def test_solver_choices_are_those_of_the_library():
     import typing
 
     choices = typing.get_args(typing.get_type_hints(Sample)["solver"])
-    assert set(choices) == {*FIXED_METHODS, *ADAPTIVE_METHODS}
+    assert set(choices) == {*FIXED_METHODS, *ADAPTIVE_METHODS, *JUMP_METHODS}
 
 
 def test_batch_size_and_number_change_no_bit(fluvial, digits_run, tmp_path):
@@ -180,3 +180,17 @@ def test_adaptive_solver_matches_fixed_steps(fluvial, digits_run, tmp_path):
     fluvial("sample", digits_run, "--n", 4, "--solver", "dopri5", "--out", tmp_path / "a.npz")
     fluvial("sample", digits_run, "--n", 4, "--solver", "rk4", "--steps", 100, "--out", tmp_path / "b.npz")
     assert _array(tmp_path / "a.npz") == pytest.approx(_array(tmp_path / "b.npz"), abs=1e-3)
+
+
+def test_mean_flows_sample_in_one_evaluation(fluvial, moons_run, tmp_path):
+    run = tmp_path / "m"
+    tiny = ["--steps", 4, "--width", 16, "--depth", 1, "--batch-size", 16]
+    assert fluvial("train", "--data", "moons", "--objective", "meanflow", "--out", run, *tiny).status == 0
+    values = json.loads(fluvial("sample", run, "--solver", "meanflow", "--out", tmp_path / "x.npz", "--json").out)
+    assert values["steps"] == 1 and values["evaluations"] == 1
+    more = fluvial("sample", run, "--solver", "meanflow", "--steps", 3, "--out", tmp_path / "y.npz", "--json").out
+    assert json.loads(more)["evaluations"] == 3
+    assert "share 0.5, power 0" in fluvial("info", run).out
+    options = ["--solver", "meanflow", "--hybrid-tau", 0.5, "--out", tmp_path / "z.npz"]
+    assert "--hybrid-tau changes the velocity" in fluvial("sample", run, *options).error
+    assert "needs a run trained with --objective meanflow" in fluvial("sample", moons_run, "--solver", "meanflow").error

@@ -90,9 +90,9 @@ examples:
     """Weights of inception or dinov2."""
     n: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 2000; 500 with --quick)")] = None
     """Number of samples drawn from the run."""
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
-    """How they are drawn."""
-    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; 25 with --quick)")] = None
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5", "meanflow"] = "heun"
+    """How they are drawn; meanflow needs a run trained with --objective meanflow."""
+    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; 25 with --quick; meanflow 1)")] = None
     """Number of solver steps."""
     guidance: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: none)")] = None
     """Guidance scale of a run trained with labels; the exact field is then no reference."""
@@ -156,6 +156,8 @@ examples:
                     raise ValueError(f"{option} cannot be given with a RUN, which knows its data")
             if self.guidance is not None and not config.labels:
                 raise ValueError(f"--guidance needs a run trained with --labels; {self.run} was trained without")
+            if self.solver == "meanflow" and (config.objective != "meanflow" or self.guidance is not None):
+                raise ValueError("--solver meanflow needs a run trained with --objective meanflow, without --guidance")
             for option in ("--n", "--solver", "--steps", "--guidance"):
                 if option in given and self.samples is not None:
                     raise ValueError(f"{option} draws samples from the run, and --samples gives them")
@@ -240,7 +242,8 @@ examples:
         from fluvial.solvers.sampling import Solver
 
         budget = Budget.quick() if self.quick else Budget()
-        steps = None if self.solver == "dopri5" else self.steps or budget.solver.steps
+        usual = {"dopri5": None, "meanflow": 1}.get(self.solver, budget.solver.steps)
+        steps = self.steps or usual
         return replace(budget, samples=self.n or budget.samples, solver=Solver(self.solver, steps))
 
     def _field(self, run: "Run", device: str) -> "Field":

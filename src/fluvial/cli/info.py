@@ -103,7 +103,7 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("data", f"{config.data}{size}, split seed {config.seed}"),
         *columns,
-        ("objective", objective + (f", bank of {config.bank_size}" if config.objective == "efm" else "")),
+        ("objective", objective + _objective_settings(config)),
         ("labels", _labels(config.labels, values["class_names"])),
         ("net", f"MLP, width {config.width}, depth {config.depth}, {parameters}"),
         ("optimiser", f"AdamW, lr {config.lr:g}, batch size {config.batch_size}, EMA {config.ema:g}"),
@@ -115,6 +115,14 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("size on disk", f"{values['bytes'] / 1e6:.1f} MB"),
         ("state", state),
     ]
+
+
+def _objective_settings(config: TrainConfig) -> str:
+    settings = {
+        "efm": f", bank of {config.bank_size}",
+        "meanflow": f", share {config.mean_share:g}, power {config.mean_power:g}",
+    }
+    return settings.get(config.objective, "")
 
 
 def _labels(used: bool, names: list[str]) -> str:

@@ -40,6 +40,7 @@ examples:
   fluvial sample runs/a --n 64 --steps 50 --solver heun --seed 0 --out samples.png
   fluvial sample runs/a --n 10000 --out samples.npz
   fluvial sample runs/a --hybrid-tau 0.2              exact field of the training data first, then the learned one
+  fluvial sample runs/m --solver meanflow --steps 1   one evaluation, for runs trained with --objective meanflow
   fluvial sample runs/a --label 3 --guidance 2        for runs trained with --labels; or the name of a class
 
 Sample i depends on the seed and on i alone: neither --n nor --batch-size changes it
@@ -54,9 +55,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         Path | None, tyro.conf.arg(help_behavior_hint="(default: a .png or .npz in RUN/samples)", metavar="PATH")
     ] = None
     """Where to write: NAME.png, NAME.npz, or a folder (any other name)."""
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5"] = "heun"
-    """How the field is integrated; dopri5 chooses its own steps."""
-    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; not with dopri5)")] = None
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5", "meanflow"] = "heun"
+    """How the field is integrated; dopri5 chooses its own steps, meanflow jumps along average velocities."""
+    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; meanflow 1; not with dopri5)")] = None
     """Number of solver steps from noise to data."""
     seed: int = 0
     """Seed of the noise."""
@@ -99,7 +100,20 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             raise ValueError(f"--hybrid-tau must be between 0 and 1, got {self.hybrid_tau}")
         if self.out is not None:
             check_outputs(self.out, self.overwrite)
-        self._validate_labels(read_config(self.run))
+        config = read_config(self.run)
+        self._validate_labels(config)
+        if self.solver == "meanflow":
+            self._validate_jumps(config)
+
+    def _validate_jumps(self, config: TrainConfig) -> None:
+        if config.objective != "meanflow":
+            raise ValueError(
+                f"--solver meanflow needs a run trained with --objective meanflow; {self.run} was trained with "
+                f"{config.objective}"
+            )
+        for option, value in {"--guidance": self.guidance, "--hybrid-tau": self.hybrid_tau}.items():
+            if value is not None:
+                raise ValueError(f"{option} changes the velocity, and --solver meanflow jumps along its averages")
 
     def _validate_solver(self, given: tuple[str, ...]) -> None:
         if self.solver == "dopri5" and self.steps is not None:
@@ -167,7 +181,7 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
 
     @property
     def _steps(self) -> int | None:
-        return self.steps or (None if self.solver == "dopri5" else DEFAULT_STEPS)
+        return self.steps or {"dopri5": None, "meanflow": 1}.get(self.solver, DEFAULT_STEPS)
 
     def _default_out(self, run: "Run", form: Form, label: int | None) -> Path:
         parts = [f"step-{run.step:08d}", self.solver, self._steps, f"seed-{self.seed}", f"n-{self.n}"]

@@ -35,6 +35,7 @@ data:
 examples:
   fluvial train --data digits --objective cfm --steps 2000 --out runs/a
   fluvial train --data digits --objective efm --bank-size 256 --out runs/b --seed 1
+  fluvial train --data digits --objective meanflow --steps 4000 --lr 2e-3 --out runs/m
   fluvial train --data folder:photos --size 32 --out runs/c
   fluvial train --resume runs/a
 

@@ -88,6 +88,11 @@ class MeanFlow:
         if not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval must satisfy 0 <= start < end <= 1, got {self.interval}")
 
+    @property
+    def logged(self) -> tuple[str, ...]:
+        """Names of what it logs: the unweighted error of all rows, of those with ``r > t``, and the latter's share."""
+        return ("error", "error_between", "share")
+
     @classmethod
     def published(cls, path: GaussianPath | None = None) -> "MeanFlow":
         """The form and the settings of Geng et al. 2025 on ImageNet, mirrored to this clock."""
@@ -153,9 +158,8 @@ class MeanFlow:
         per_sample = square.mean(1)
         weight = (square.detach().sum(1) + self.offset).pow(-self.power) if self.power else None
         raw = per_sample.detach()
-        logs = {"error": raw.mean(), "share": raw.new_tensor(count / len(raw))}
-        if count:
-            logs["error_between"] = raw[:count].mean()
+        between = raw[:count].mean() if count else raw.new_zeros(())
+        logs = {"error": raw.mean(), "error_between": between, "share": raw.new_tensor(count / len(raw))}
         weighted = per_sample if weight is None else weight * per_sample
         return Loss(weighted.mean(), weighted.detach(), logs)
 

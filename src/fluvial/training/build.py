@@ -7,7 +7,7 @@ from typing import Any
 from fluvial.couplings import Independent, OptimalTransport
 from fluvial.data import Dataset
 from fluvial.nn import MLP
-from fluvial.objectives import CFM, EFM
+from fluvial.objectives import CFM, EFM, MeanFlow
 from fluvial.paths import VP, CondOT, Cosine, GaussianPath
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import weights_stream
@@ -22,12 +22,14 @@ class NetSpec:
         width: Width of the hidden layers.
         depth: Number of residual blocks.
         classes: Number of labels; None for a net without.
+        gap: Whether it knows average velocities, as Mean Flows need it to.
     """
 
     shape: tuple[int, ...]
     width: int
     depth: int
     classes: int | None
+    gap: bool = False
 
 
 def build_path(config: TrainConfig) -> GaussianPath:
@@ -43,7 +45,7 @@ def build_path(config: TrainConfig) -> GaussianPath:
     return Cosine() if config.path == "cosine" else CondOT()
 
 
-def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM:
+def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow:
     """The objective that a config names, for the given training data.
 
     With labels, optimal transport pairs within each class: across classes it would tie the noise to the
@@ -53,6 +55,8 @@ def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM:
     if config.objective == "efm":
         return EFM(path, train, config.bank_size)
     coupling = OptimalTransport(within_labels=config.labels) if config.coupling == "ot" else Independent()
+    if config.objective == "meanflow":
+        return MeanFlow(path, coupling, share=config.mean_share, power=config.mean_power)
     return CFM(path, coupling)
 
 
@@ -67,7 +71,7 @@ def net_spec(config: TrainConfig, train: Dataset) -> NetSpec:
         if train.labels is None:
             raise ValueError(f"labels needs data with labels, and {config.data} has none")
         classes = max(len(train.class_names), int(train.labels.max()) + 1)
-    return NetSpec(train.shape, config.width, config.depth, classes)
+    return NetSpec(train.shape, config.width, config.depth, classes, gap=config.objective == "meanflow")
 
 
 def read_net_spec(values: Any, where: Path) -> NetSpec:
@@ -81,11 +85,12 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
         ValueError: If it does not describe a net.
     """
     try:
-        spec = NetSpec(tuple(values["shape"]), values["width"], values["depth"], values["classes"])
+        sides = tuple(values["shape"])
+        spec = NetSpec(sides, values["width"], values["depth"], values["classes"], values.get("gap", False))
         sizes = [*spec.shape, spec.width, spec.depth, 1 if spec.classes is None else spec.classes]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where} describes no net: {values!r}") from error
-    if not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
+    if type(spec.gap) is not bool or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"{where} describes no net: {values!r}")
     return spec
 
@@ -93,4 +98,4 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
 def build_net(spec: NetSpec, seed: int) -> MLP:
     """A net whose initial weights depend on the seed alone; torch's global generator is left as it was."""
     with weights_stream(seed):
-        return MLP(spec.shape, spec.width, spec.depth, classes=spec.classes)
+        return MLP(spec.shape, spec.width, spec.depth, classes=spec.classes, gap=spec.gap)

@@ -17,7 +17,7 @@ from fluvial import __version__
 from fluvial.training.toml import dump_toml, write_text
 
 CONFIG_FILE = "config.toml"
-OBJECTIVES = ("cfm", "efm")
+OBJECTIVES = ("cfm", "efm", "meanflow")
 PATHS = ("condot", "vp", "cosine")
 COUPLINGS = ("independent", "ot")
 PRECISIONS = ("no", "bf16", "fp16")
@@ -33,7 +33,7 @@ class TrainConfig:
         >>> TrainConfig(data="moons", steps=500).validate()
         >>> TrainConfig(objective="cfn").validate()
         Traceback (most recent call last):
-        ValueError: objective must be one of cfm, efm, got 'cfn'; did you mean 'cfm'?
+        ValueError: objective must be one of cfm, efm, meanflow, got 'cfn'; did you mean 'cfm'?
     """
 
     data: str = "digits"
@@ -43,13 +43,18 @@ class TrainConfig:
     held_out: int | float | None = None
     """Data kept out of training, as a count or a share; the data set's own split by default."""
     objective: str = "cfm"
-    """What the net is regressed on: cfm (conditional flow matching) or efm (empirical flow matching)."""
+    """What the net is regressed on: cfm (conditional), efm (empirical flow matching) or meanflow (Mean Flows, which
+    sample in one step)."""
     path: str = "condot"
     """Probability path from noise to data: condot, vp or cosine."""
     coupling: str = "independent"
     """Which noise meets which datum: independent, or ot (optimal transport within the batch, cfm only)."""
     bank_size: int = 256
     """Data that efm averages the velocity over, for each batch."""
+    mean_share: float = 0.5
+    """Share of each batch that meanflow regresses on average velocities; on the rest it is cfm."""
+    mean_power: float = 0.0
+    """Exponent of meanflow's adaptive weight; 0 is the plain regression."""
     labels: bool = False
     """Condition the net on the labels of the data."""
     drop_labels: float = 0.1
@@ -117,7 +122,9 @@ class TrainConfig:
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
         if self.width % 8:
             raise ValueError(f"width must be a multiple of 8, got {self.width}")
-        for name in ("warmup", "seed", "sample_every", "weight_decay", "clip"):
+        if not 0 <= self.mean_share <= 1:
+            raise ValueError(f"mean_share must be in [0, 1], got {self.mean_share}")
+        for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "mean_power"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 expected = "finite and not negative" if isinstance(value, float) else "at least 0"

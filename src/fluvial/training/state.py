@@ -30,10 +30,12 @@ class Means:
     Args:
         loss: Mean loss.
         grad_norm: Mean norm of the gradient before clipping.
+        logs: Means of what the objective logs.
     """
 
     loss: float
     grad_norm: float
+    logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class TrainState:
@@ -60,10 +62,12 @@ class TrainState:
         self._adamw = torch.optim.AdamW(
             self.net.parameters(), config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
         )
-        step = TrainStep(self.net, build_objective(config, train), self._autocast)
+        objective = build_objective(config, train)
+        self._logged: tuple[str, ...] = getattr(objective, "logged", ())
+        step = TrainStep(self.net, objective, self._autocast)
         self._forward, self._optimizer = accelerator.prepare(step, self._adamw)
         self._order = DataOrder(len(train), config.batch_size, config.seed)
-        self._sums, self._count = torch.zeros(2, device=accelerator.device), 0
+        self._sums, self._count = torch.zeros(2 + len(self._logged), device=accelerator.device), 0
 
     def _autocast(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self._accelerator.autocast()
@@ -86,7 +90,8 @@ class TrainState:
         generator = step_generator(config.seed, self.step, rank)
         batch = self._batch(generator)
         with dropout_stream(config.seed, self.step, rank, accelerator.device):
-            loss = self._forward(batch, generator).loss
+            found = self._forward(batch, generator)
+        loss = found.loss
         accelerator.backward(loss)
         norm = accelerator.clip_grad_norm_(self.net.parameters(), config.clip or math.inf)
         for group in self._adamw.param_groups:
@@ -94,7 +99,7 @@ class TrainState:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.ema.update(self.net, self.step)
-        self._sums += torch.stack([loss.detach(), norm])
+        self._sums += torch.stack([loss.detach(), norm, *(found.logs[name] for name in self._logged)])
         self._count += 1
         self.step += 1
 
@@ -113,12 +118,12 @@ class TrainState:
         Raises:
             ValueError: If the loss is not finite.
         """
-        loss, norm = (self._sums / max(self._count, 1)).tolist()
+        loss, norm, *logs = (self._sums / max(self._count, 1)).tolist()
         if not math.isfinite(loss):
             raise ValueError(
                 f"the loss is {loss} at step {self.step}: training diverged; try a smaller lr than {self._config.lr}"
             )
-        return Means(loss, norm)
+        return Means(loss, norm, dict(zip(self._logged, logs, strict=True)))
 
     def take_means(self) -> Means:
         """:meth:`means`, after which the sums start anew."""
@@ -154,13 +159,15 @@ class TrainState:
         load_net(self.ema.net, checkpoint, "ema")
         load_optimizer_tensors(self._adamw, self._names, checkpoint.tensors("optimizer"))
         try:
-            loss, norm = (float(value) for value in checkpoint.state["sums"])
+            sums = [float(value) for value in checkpoint.state["sums"]]
+            if len(sums) != len(self._sums):
+                raise ValueError(f"there are {len(sums)} sums, and {len(self._sums)} are kept")
             self._count = int(checkpoint.state["count"])
             if self._accelerator.scaler is not None:
                 self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{checkpoint.folder} holds no running sums or no scaler: {error}") from error
-        self._sums = torch.tensor([loss, norm], device=self._accelerator.device)
+        self._sums = torch.tensor(sums, device=self._accelerator.device)
         self.step = checkpoint.step
 
 

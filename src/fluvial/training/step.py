@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fluvial.objectives import CFM, EFM, Batch, Loss
+from fluvial.objectives import CFM, EFM, Batch, Loss, MeanFlow
 
 NULL_LABEL = -1
 
@@ -53,7 +53,7 @@ class TrainStep(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, objective: CFM | EFM, autocast: Callable[[], AbstractContextManager[Any]]
+        self, net: nn.Module, objective: CFM | EFM | MeanFlow, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
         super().__init__()
         self.net, self._objective, self._autocast = net, objective, autocast
@@ -64,7 +64,16 @@ class TrainStep(nn.Module):
         with torch.autocast(batch.x1.device.type, enabled=False):
             return self._objective(self._velocity, batch, generator=generator)
 
-    def _velocity(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Any = None) -> Float[Tensor, "B *D"]:
+    def _velocity(
+        self,
+        x: Float[Tensor, "B *D"],
+        t: Float[Tensor, "*T"],
+        cond: Any = None,
+        r: Float[Tensor, "*T"] | None = None,
+    ) -> Float[Tensor, "B *D"]:
+        if r is not None:  # under forward-mode differentiation, which keeps full precision
+            average: Tensor = self.net(x, t, cond, r)
+            return average
         with self._autocast():
             velocity: Tensor = self.net(x, t, cond)
         return velocity.to(x.dtype)

@@ -148,7 +148,13 @@ class Trainer:
         examples = rate * self.config.batch_size
         log.write(
             state.step,
-            {**dataclasses.asdict(means), "lr": lr, "examples_per_second": round(examples, 1)},
+            {
+                "loss": means.loss,
+                "grad_norm": means.grad_norm,
+                **means.logs,
+                "lr": lr,
+                "examples_per_second": round(examples, 1),
+            },
         )
         if self._progress is not None:
             values = {"loss": means.loss, "rate": rate}
