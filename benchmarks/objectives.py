@@ -1,4 +1,4 @@
-"""What Empirical Flow Matching costs beside Conditional Flow Matching: a whole training step with the demo's net.
+"""What Empirical Flow Matching and Mean Flows cost beside Conditional Flow Matching: a training step, the demo's net.
 
 Run: python benchmarks/objectives.py [--runs 15] [--json out.json]
 
@@ -33,16 +33,19 @@ def main() -> None:
     options = parser.parse_args()
 
     data = fv.load_dataset("digits").train
-    objectives = {"cfm": fv.CFM()}
+    objectives: dict[str, fv.CFM | fv.EFM | fv.MeanFlow] = {"cfm": fv.CFM()}
     objectives |= {f"efm-{size}": fv.EFM(fv.CondOT(), data.x, size) for size in (128, 256, 1000)}
+    objectives |= {f"meanflow-{share}": fv.MeanFlow(share=share) for share in (0.25, 0.5, 0.75)}
     steps = {}
     for name, objective in objectives.items():
         torch.manual_seed(0)
-        net = fv.nn.MLP(data.shape)
+        net = fv.nn.MLP(data.shape, gap=name.startswith("meanflow"))
         optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
 
         def step(
-            net: fv.nn.MLP = net, objective: fv.CFM | fv.EFM = objective, optimizer: torch.optim.AdamW = optimizer
+            net: fv.nn.MLP = net,
+            objective: fv.CFM | fv.EFM | fv.MeanFlow = objective,
+            optimizer: torch.optim.AdamW = optimizer,
         ) -> None:
             g = torch.Generator().manual_seed(0)
             index = torch.randint(len(data), (256,), generator=g)
@@ -59,10 +62,10 @@ def main() -> None:
             times[name].append(seconds(step, options.steps))
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(
-        f"{'objective':10s} {'ms a step':>10s} {'x cfm':>7s}    ({torch.get_num_threads()} threads, batch 256, digits)"
+        f"{'objective':14s} {'ms a step':>10s} {'x cfm':>7s}    ({torch.get_num_threads()} threads, batch 256, digits)"
     )
     for name, value in medians.items():
-        print(f"{name:10s} {1e3 * value:10.2f} {value / medians['cfm']:7.3f}")
+        print(f"{name:14s} {1e3 * value:10.2f} {value / medians['cfm']:7.3f}")
     if options.json:
         options.json.write_text(
             json.dumps({"seconds": medians, "ratio": {n: v / medians["cfm"] for n, v in medians.items()}})

@@ -41,10 +41,12 @@ def test_the_identity_holds_at_the_exact_average_velocity() -> None:
     t = torch.rand(64, generator=generator(1), dtype=torch.float64)
     r = t + (1 - t) * torch.rand(64, generator=generator(2), dtype=torch.float64)
     v = exact(x, t)
-    found = fv.MeanFlow()._between(exact, x, t, r, v, None)
-    assert found.abs().max() < 1e-12
-    wrong = fv.MeanFlow(improved=False)._between(exact, x, t, r, 2 * v, None) + v
-    assert wrong.abs().max() > 1e-2
+    average, gap = exact(x, t, None, r), (r - t)[:, None]
+    for improved in (True, False):
+        slope = fv.MeanFlow(improved=improved)._slope(exact, x, t, r, v, None)
+        assert (average - v - gap * slope).abs().max() < 1e-12
+    wrong = fv.MeanFlow(improved=False)._slope(exact, x, t, r, 2 * v, None)
+    assert (average - v - gap * wrong).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("coupling", [fv.Independent(), fv.OptimalTransport()], ids=["independent", "ot"])
@@ -108,14 +110,14 @@ def test_the_derivative_has_no_gradient_and_the_average_has() -> None:
     net = fv.nn.MLP((3,), width=16, depth=1, gap=True).double()
     fv.MeanFlow(share=1.0)(net, gaussian_batch(20), generator=generator()).loss.backward()
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in net.parameters())
-    calls: list[bool] = []
+    calls: list[tuple[int, bool]] = []
 
     def counted(x: Tensor, t: Tensor, cond: Any = None, r: Tensor | None = None) -> Tensor:
-        calls.append(r is not None)
+        calls.append((len(x), r is not None))
         return exact(x, t, cond, r)
 
     fv.MeanFlow(share=0.25)(counted, gaussian_batch(20), generator=generator())
-    assert calls == [False, True, False]  # the tangent, forward mode on the pairs alone, the rest
+    assert calls == [(5, False), (5, True), (20, True)]  # the tangent and forward mode on the pairs alone, then all
 
 
 def test_guidance_moves_the_target_of_labelled_rows_inside_the_interval() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from fluvial.couplings import Coupling, Independent
 from fluvial.objectives.base import Batch, Loss, noise_like
@@ -35,7 +36,7 @@ class MeanFlow:
     r"""Regression on the average velocity between two times.
 
     The first ``share`` of the rows of a batch have ``r > t``; the others have ``r = t``, where the regression is that
-    of :class:`~fluvial.objectives.CFM`. Forward mode runs on the former alone.
+    of :class:`~fluvial.objectives.CFM`. Forward mode runs on the former alone, and without a graph.
 
     Args:
         path: Probability path.
@@ -109,7 +110,7 @@ class MeanFlow:
         """Loss of ``net`` on ``batch``; all draws come from ``generator``.
 
         Args:
-            net: ``net(x, t, cond, r)``; for rows with ``r = t`` it is called without ``r``.
+            net: ``net(x, t, cond, r)``, where ``r = t`` gives what the net returns without ``r``.
             batch: Data.
             generator: Source of noise and times.
         """
@@ -119,39 +120,33 @@ class MeanFlow:
         labels = batch.cond if isinstance(batch.cond, Tensor) and batch.cond.ndim == 1 else None
         x0 = x0[self.coupling(x0, x1, labels, generator=generator)]
         point = self.path.sample(x0, x1, t)
-        v = self._target(net, point.xt, t, point.ut, labels)
-        errors = []
-        for rows in (slice(0, count), slice(count, None)):
-            if not len(t[rows]):
-                continue
+        target = self._target(net, point.xt, t, point.ut, labels)
+        if count:
+            rows = slice(count)
             cond = None if batch.cond is None else batch.cond[rows]
-            x, now, target = point.xt[rows], t[rows], v[rows]
-            between = rows.start == 0 and count > 0
-            errors.append(
-                self._between(net, x, now, r[rows], target, cond) if between else _velocity(net, x, now, cond) - target
-            )
-        return self._loss(torch.cat(errors), count)
+            slope = self._slope(net, point.xt[rows], t[rows], r[rows], target[rows], cond)
+            moved = target[rows] + _column(r[rows] - t[rows], slope) * slope
+            target, r = torch.cat([moved, target[count:]]), torch.cat([r[rows], t[count:]])
+        average = _average(net, point.xt, t, batch.cond, r if count else None)
+        return self._loss(average - target, count)
 
     def _target(self, net: AverageVelocity, x: Tensor, t: Tensor, v: Tensor, labels: Tensor | None) -> Tensor:
         """The conditional velocity, guided where there is a label and the time lies in the interval."""
         if labels is None or (self.omega == 1 and self.kappa == 0):
             return v
         with torch.no_grad():
-            free, bound = _velocity(net, x, t, torch.full_like(labels, -1)), _velocity(net, x, t, labels)
+            free, bound = _average(net, x, t, torch.full_like(labels, -1)), _average(net, x, t, labels)
         guided = self.omega * v + (1 - self.omega - self.kappa) * free + self.kappa * bound
         inside = (labels >= 0) & (t >= self.interval[0]) & (t < self.interval[1])
         return torch.where(_column(inside, x), guided, v)
 
-    def _between(self, net: AverageVelocity, x: Tensor, t: Tensor, r: Tensor, v: Tensor, cond: Any) -> Tensor:
-        """``U - (v + (r - t) dU/dt)`` with a gradient through ``U`` alone."""
-        tangent = v
-        if self.improved:
-            with torch.no_grad():
-                tangent = _velocity(net, x, t, cond)
-        tangents = tangent, torch.ones_like(t), torch.zeros_like(r)
-        average, slope = torch.func.jvp(lambda x, t, r: net(x, t, cond, r), (x, t, r), tangents)[:2]
-        error: Tensor = average - (v + _column(r - t, x) * slope.detach())
-        return error
+    def _slope(self, net: AverageVelocity, x: Tensor, t: Tensor, r: Tensor, v: Tensor, cond: Any) -> Tensor:
+        """Derivative of the average velocity along the flow, in forward mode and without a gradient."""
+        with torch.no_grad(), forward_ad.dual_level():
+            tangent = _average(net, x, t, cond) if self.improved else v
+            ahead = forward_ad.make_dual(x, tangent), forward_ad.make_dual(t, torch.ones_like(t))
+            slope = forward_ad.unpack_dual(_average(net, *ahead, cond, r)).tangent
+        return torch.zeros_like(x) if slope is None else slope
 
     def _loss(self, error: Tensor, count: int) -> Loss:
         square = error.square().flatten(1)
@@ -196,9 +191,9 @@ def self_consistency(
     return (whole - first - second).square().flatten(1).sum(1), whole.square().flatten(1).sum(1)
 
 
-def _velocity(net: AverageVelocity, x: Tensor, t: Tensor, cond: Any) -> Tensor:
-    """The net's velocity at ``t``, of the shape that it must have."""
-    v = net(x, t, cond)
+def _average(net: AverageVelocity, x: Tensor, t: Tensor, cond: Any, r: Tensor | None = None) -> Tensor:
+    """The net's average velocity, or without ``r`` its velocity, of the shape that it must have."""
+    v = net(x, t, cond) if r is None else net(x, t, cond, r)
     if v.shape != x.shape:
         raise ValueError(f"the net must return shape {tuple(x.shape)}, got {tuple(v.shape)}")
     return v

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from fluvial.objectives import CFM, EFM, Batch, Loss, MeanFlow
 
@@ -71,9 +72,10 @@ class TrainStep(nn.Module):
         cond: Any = None,
         r: Float[Tensor, "*T"] | None = None,
     ) -> Float[Tensor, "B *D"]:
-        if r is not None:  # under forward-mode differentiation, which keeps full precision
-            average: Tensor = self.net(x, t, cond, r)
-            return average
+        arguments = (x, t, cond) if r is None else (x, t, cond, r)
+        if forward_ad.unpack_dual(x).tangent is not None:  # forward-mode differentiation keeps full precision
+            exact: Tensor = self.net(*arguments)
+            return exact
         with self._autocast():
-            velocity: Tensor = self.net(x, t, cond)
+            velocity: Tensor = self.net(*arguments)
         return velocity.to(x.dtype)
