@@ -42,7 +42,9 @@ class MLP(nn.Module):
         width: Features in a layer; a multiple of 8.
         depth: Residual blocks.
         classes: Number of labels, None for an unconditional net.
-        time_scale: Factor that times in [0, 1] are multiplied by before their sines and cosines are taken.
+        time_scale: Factor that times in [0, 1] are multiplied by before their sines and cosines are taken; by default
+            1000, and 1 with a gap, since Mean Flows regress on the derivative in time as well, which the factor
+            multiplies.
         gap: Whether the net takes a second time ``r >= t`` and predicts average velocities (Mean Flows).
 
     Raises:
@@ -62,7 +64,7 @@ class MLP(nn.Module):
         depth: int = 6,
         *,
         classes: int | None = None,
-        time_scale: float = 1000.0,
+        time_scale: float | None = None,
         gap: bool = False,
     ) -> None:
         super().__init__()
@@ -77,7 +79,8 @@ class MLP(nn.Module):
         self.gap = gap
         dim = math.prod(shape)
         condition = max(_LEAST_CONDITION, width // 4)
-        self.time = TimeEmbedding(condition, time_scale)
+        scale = (1.0 if gap else 1000.0) if time_scale is None else time_scale
+        self.time = TimeEmbedding(condition, scale)
         self.time_in = nn.Linear(condition, condition)
         self.gap_in = nn.Linear(condition, condition) if gap else None
         self.label = None if classes is None else LabelEmbedding(classes, condition)
