@@ -77,7 +77,9 @@ def memorization(
     points, known, fresh = _checked(samples, train, held_out, alpha, kind, show)
     count = len(known) + len(points) + (0 if fresh is None else len(fresh))
     duplicates = find_duplicates(known, name="train", progress=_part(progress, 0, len(known), count))
-    rows = known[duplicates.distinct.first.to(known.device)]
+    first = duplicates.distinct.first
+    alone = torch.equal(first, torch.arange(len(known)))
+    rows = known if alone else known[first.to(known.device)]  # large data are copied only where some are equal
     ours = standing(points, rows, duplicates, _part(progress, len(known), len(points), count))
     left_out = standing_left_out(duplicates)
     theirs, null, test = left_out, left_out.ratio, None

@@ -1,5 +1,6 @@
 """The whole audit: which measurements are made of what there is, in which order, and what they amount to."""
 
+import ctypes
 import difflib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -156,6 +157,7 @@ def audit(
         except (ValueError, ImportError) as error:
             found = _not_measured(name, error)
         findings[name] = replace(found, seconds=round(time.monotonic() - started, 2))
+        _return_memory()
     return Audit(judge(findings), tuple(findings.values()), subject.provenance)
 
 
@@ -168,6 +170,14 @@ def _wanted(only: tuple[str, ...], has_field: bool) -> tuple[str, ...]:
         if name in _NEED_FIELD and not has_field:
             raise ValueError(f"{name} needs a field: of samples alone {', '.join(_OF_SAMPLES)} can be measured")
     return tuple(name for name in MEASUREMENTS if name in (only or (MEASUREMENTS if has_field else _OF_SAMPLES)))
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system, which glibc else keeps: half a gigabyte after 60,000 rows were sorted."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
 
 
 def _not_measured(name: str, error: Exception) -> Finding:
