@@ -116,3 +116,8 @@ def test_evidence_names_what_was_copied_most() -> None:
     judged = judge({"memorization": memorization(**COPIES, copy_rate_interval=[0.037, 0.065], alarm=True)})
     assert "training datum 7 is copied most, 3 times" in judged.evidence[0].sentence
     assert judged.evidence[0].kind == "bad" and judged.to_dict()["rules"]["unclear"] == "none of these"
+
+
+def test_a_few_copies_without_proof_are_no_good_news() -> None:
+    few = memorization(**{**COPIES, "copies": 4}, copy_rate_interval=[0.001, 0.01])
+    assert judge({"memorization": few}).evidence[0].kind == "neutral"

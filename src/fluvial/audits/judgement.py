@@ -195,7 +195,7 @@ def _copying_evidence(data: Mapping[str, Any]) -> list[Evidence]:
             f"No copy among {data['samples']} samples: with 95 % confidence fewer than {data['copy_rate_upper']:.2%} "
             "of its samples are copies."
         )
-    found_bad = low >= COPIES
+    copied = "bad" if low >= COPIES else "neutral" if data["copies"] else "good"
     against = "held-out data" if data["held_out"] is not None else "the training data from each other"
     near, far = data["ratio_interval"]
     distance = (
@@ -204,7 +204,7 @@ def _copying_evidence(data: Mapping[str, Any]) -> list[Evidence]:
     )
     kind = "bad" if far <= NEAR or near >= FRESH[1] else "good" if near <= FRESH[1] and far >= FRESH[0] else "neutral"
     return [
-        Evidence("Which training data did it copy?", sentence, "bad" if found_bad else "good"),
+        Evidence("Which training data did it copy?", sentence, copied),
         Evidence("Are its samples new?", distance, kind),
     ]
 

@@ -138,8 +138,6 @@ class Subject:
             device=self.device,
             progress=progress,
         )
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError("samples of the field must be finite, got NaN or infinity: it has diverged")
         solver = self.budget.solver
         steps = "adaptive steps" if solver.steps is None else f"{solver.steps} steps"
         drawn = {"solver": f"{solver.method}, {steps}, {evaluations} evaluations a sample", "samples": f"{count:,}"}

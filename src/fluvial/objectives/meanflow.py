@@ -184,7 +184,6 @@ def self_consistency(
         >>> self_consistency(constant, torch.zeros(1, 2), t, s, r)
         (tensor([0.]), tensor([2.]))
     """
-
     whole = _column(r - t, x) * net(x, t, cond, r)
     first = _column(s - t, x) * net(x, t, cond, s)
     second = _column(r - s, x) * net(x + first, s, cond, r)
