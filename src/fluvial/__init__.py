@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from fluvial.audits import Audit as Audit
     from fluvial.audits import Budget as Budget
     from fluvial.audits import audit as audit
+    from fluvial.conditions import Embedding as Embedding
+    from fluvial.conditions import Tokens as Tokens
     from fluvial.couplings import Independent as Independent
     from fluvial.couplings import OptimalTransport as OptimalTransport
     from fluvial.data import Dataset as Dataset
@@ -56,6 +58,8 @@ _HOMES = {
     "Audit": "audits",
     "Budget": "audits",
     "audit": "audits",
+    "Embedding": "conditions",
+    "Tokens": "conditions",
     "Independent": "couplings",
     "OptimalTransport": "couplings",
     "Dataset": "data",

@@ -52,7 +52,7 @@ def test_config_survives_toml(config: TrainConfig, tmp_path: Path) -> None:
         ("lr", float("nan"), "lr must be positive and finite, got nan"),
         ("ema", 1.0, r"ema must be in \[0, 1\), got 1.0"),
         ("ema", -0.1, r"ema must be in \[0, 1\)"),
-        ("drop_labels", 1.0, r"drop_labels must be in \[0, 1\), got 1.0"),
+        ("drop_cond", 1.0, r"drop_cond must be in \[0, 1\), got 1.0"),
         ("warmup", -1, "warmup must be at least 0, got -1"),
         ("weight_decay", -0.1, "weight_decay must be finite and not negative"),
         ("clip", float("nan"), "clip must be finite and not negative, got nan"),

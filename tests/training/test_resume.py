@@ -21,11 +21,11 @@ Same = Callable[[Path, Path], bool]
 
 KINDS = [
     {"objective": "cfm"},
-    {"objective": "cfm", "labels": True, "drop_labels": 0.3},
+    {"objective": "cfm", "labels": True, "drop_cond": 0.3},
     {"objective": "cfm", "coupling": "ot"},
-    {"objective": "cfm", "coupling": "ot", "labels": True, "drop_labels": 0.3},
+    {"objective": "cfm", "coupling": "ot", "labels": True, "drop_cond": 0.3},
     {"objective": "efm"},
-    {"objective": "efm", "labels": True, "drop_labels": 0.3},
+    {"objective": "efm", "labels": True, "drop_cond": 0.3},
     {"objective": "cfm", "precision": "bf16", "weight_decay": 0.1, "path": "cosine"},
 ]
 

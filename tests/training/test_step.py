@@ -6,35 +6,7 @@ import torch
 
 import fluvial as fv
 from fluvial.devices import to_device
-from fluvial.training.step import TrainStep, drop_labels
-
-
-def test_share_of_dropped_labels() -> None:
-    labels = torch.arange(100_000) % 10
-    dropped = drop_labels(labels, 0.2, generator=torch.Generator().manual_seed(0))
-    # Four standard deviations of a binomial share.
-    assert abs((dropped == -1).double().mean().item() - 0.2) < 4 * (0.2 * 0.8 / 100_000) ** 0.5
-    kept = dropped != -1
-    assert torch.equal(dropped[kept], labels[kept])
-    for label in range(10):
-        assert abs((dropped[labels == label] == -1).double().mean().item() - 0.2) < 4 * (0.16 / 10_000) ** 0.5
-
-
-def test_dropping_is_deterministic_and_changes_nothing_in_place() -> None:
-    labels = torch.arange(50)
-    one, two = (drop_labels(labels, 0.5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
-    assert torch.equal(one, two)
-    assert torch.equal(labels, torch.arange(50))
-    assert torch.equal(drop_labels(labels, 0.0, generator=torch.Generator()), labels)
-
-
-def test_dropping_draws_the_same_amount_whatever_the_share() -> None:
-    after = []
-    for share in (0.0, 0.9):
-        generator = torch.Generator().manual_seed(0)
-        drop_labels(torch.arange(5), share, generator=generator)
-        after.append(torch.rand((), generator=generator))
-    assert after[0] == after[1]
+from fluvial.training.step import TrainStep
 
 
 class _Recorder(torch.nn.Module):

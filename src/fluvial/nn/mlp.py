@@ -1,13 +1,12 @@
 """A residual multilayer perceptron for points, tables and small images."""
 
 import math
+from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluvial.checks import as_times
-from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
+from fluvial.nn.conditioning import Conditioning
 
 # Time and labels need fewer features than the data, down to this many.
 _LEAST_CONDITION = 32
@@ -33,7 +32,7 @@ class _Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual perceptron whose blocks are modulated by time, and by labels where it has classes.
+    """Residual perceptron whose blocks are modulated by time, and by a label or an embedding where it takes one.
 
     Safe under forward-mode differentiation.
 
@@ -41,15 +40,17 @@ class MLP(nn.Module):
         shape: Shape ``D`` of one datum; data is flattened inside.
         width: Features in a layer; a multiple of 8.
         depth: Residual blocks.
-        classes: Number of labels, None for an unconditional net.
+        classes: Number of labels, None for a net without.
+        embedding: Length of the embeddings that it is conditioned on, None for a net without.
         time_scale: Factor that times in [0, 1] are multiplied by before their sines and cosines are taken; by default
             1000, and 1 with a gap, since Mean Flows regress on the derivative in time as well, which the factor
             multiplies.
         gap: Whether the net takes a second time ``r >= t`` and predicts average velocities (Mean Flows).
 
     Raises:
-        ValueError: If a size is not positive, labels come to a net without classes, a label is out of range (checked
-            on the CPU, where it costs no synchronisation), or ``r`` to a net without a gap.
+        ValueError: If a size is not positive; in ``forward``, if ``x`` has another shape, a condition is not what
+            the net takes, a label is out of range (checked on the CPU, where it costs no synchronisation), or ``r``
+            comes to a net without a gap.
 
     Example:
         >>> net = fv.nn.MLP((1, 8, 8), width=64, classes=10)
@@ -64,6 +65,7 @@ class MLP(nn.Module):
         depth: int = 6,
         *,
         classes: int | None = None,
+        embedding: int | None = None,
         time_scale: float | None = None,
         gap: bool = False,
     ) -> None:
@@ -75,16 +77,10 @@ class MLP(nn.Module):
         if depth < 1:
             raise ValueError(f"depth must be at least 1, got {depth}")
         self.shape = tuple(shape)
-        self.classes = classes
         self.gap = gap
         dim = math.prod(shape)
         condition = max(_LEAST_CONDITION, width // 4)
-        scale = (1.0 if gap else 1000.0) if time_scale is None else time_scale
-        self.time = TimeEmbedding(condition, scale)
-        self.time_in = nn.Linear(condition, condition)
-        self.gap_in = nn.Linear(condition, condition) if gap else None
-        self.label = None if classes is None else LabelEmbedding(classes, condition)
-        self.condition = nn.Linear(condition, condition)
+        self.condition = Conditioning(condition, classes=classes, embedding=embedding, gap=gap, time_scale=time_scale)
         self.first = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(_Block(width, condition) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -96,7 +92,7 @@ class MLP(nn.Module):
         self,
         x: Float[Tensor, "B *D"],
         t: Tensor | float,
-        cond: Int[Tensor, "B"] | None = None,
+        cond: Any = None,
         r: Tensor | float | None = None,
     ) -> Float[Tensor, "B *D"]:
         """Velocity at ``(x, t)``, or with ``r`` the average velocity from ``t`` to ``r``.
@@ -104,32 +100,14 @@ class MLP(nn.Module):
         Args:
             x: Points, shape ``(B, *D)``.
             t: Times, a scalar or ``(B,)``.
-            cond: Labels ``(B,)``, -1 for none; None for none in all rows.
+            cond: Labels ``(B,)`` with -1 for none, or an ``Embedding``; None for none in all rows.
             r: Second times, like ``t``; None means ``r = t``.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
-        t = as_times(t, x).to(x.dtype).expand(len(x))
-        r = None if r is None else as_times(r, x).to(x.dtype).expand(len(x))
-        condition = self.condition(nn.functional.silu(self._condition(t, cond, r)))
-        condition = nn.functional.silu(condition)
+        condition = self.condition(x, t, cond, r)
         h = self.first(x.flatten(1))
         for block in self.blocks:
             h = block(h, condition)
         out: Tensor = self.last(nn.functional.silu(self.norm(h)))
         return out.reshape(x.shape)
-
-    def _condition(self, t: Tensor, cond: Tensor | None, r: Tensor | None) -> Tensor:
-        out: Tensor = self.time_in(self.time(t))
-        if self.gap_in is not None:
-            out = out + self.gap_in(self.time(torch.zeros_like(t) if r is None else r - t))
-        elif r is not None:
-            raise ValueError("this net takes no second time r: build it with gap=True")
-        if self.label is not None:
-            free = cond is not None and cond.device.type == "cpu" and not torch.compiler.is_compiling()
-            if free and cond is not None and bool((cond >= self.label.classes).any()):
-                raise ValueError(f"labels must be below {self.label.classes}, got {int(cond.max())}")
-            out = out + self.label(cond, len(t))
-        elif cond is not None:
-            raise ValueError("this net takes no labels: build it with classes=")
-        return out

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from fluvial.conditions import labels_of
 from fluvial.couplings import Coupling, Independent
 from fluvial.fields.base import Field
 from fluvial.objectives.base import Batch, Loss, noise_like, squared_error
@@ -46,7 +47,6 @@ class CFM:
         x1 = batch.x1
         x0 = noise_like(x1, generator)
         t = self.times(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
-        labels = batch.cond if isinstance(batch.cond, torch.Tensor) and batch.cond.ndim == 1 else None
-        x0 = x0[self.coupling(x0, x1, labels, generator=generator)]
+        x0 = x0[self.coupling(x0, x1, labels_of(batch.cond), generator=generator)]
         point = self.path.sample(x0, x1, t)
         return squared_error(net(point.xt, t, batch.cond), point.ut)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from fluvial.conditions import is_present, labels_of, null_like
 from fluvial.couplings import Coupling, Independent
 from fluvial.objectives.base import Batch, Loss, noise_like
 from fluvial.paths import CondOT, GaussianPath
@@ -48,8 +49,8 @@ class MeanFlow:
             velocity.
         offset: Offset of the weight, positive.
         improved: Whether the tangent is the net's own velocity, not the conditional one.
-        omega: Weight of the conditional velocity in the target of rows with a label; 1 is no guidance.
-        kappa: Weight of the net's own velocity under the label there. The guidance scale that the net then has is
+        omega: Weight of the conditional velocity in the target of rows with a condition; 1 is no guidance.
+        kappa: Weight of the net's own velocity under the condition there. The guidance scale that the net then has is
             ``omega / (1 - kappa)``, at no cost in sampling.
         interval: Times ``(start, end)`` between which the target is guided.
 
@@ -117,10 +118,9 @@ class MeanFlow:
         x1, count = batch.x1, round(self.share * len(batch))
         x0 = noise_like(x1, generator)
         t, r = self.pairs(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
-        labels = batch.cond if isinstance(batch.cond, Tensor) and batch.cond.ndim == 1 else None
-        x0 = x0[self.coupling(x0, x1, labels, generator=generator)]
+        x0 = x0[self.coupling(x0, x1, labels_of(batch.cond), generator=generator)]
         point = self.path.sample(x0, x1, t)
-        target = self._target(net, point.xt, t, point.ut, labels)
+        target = self._target(net, point.xt, t, point.ut, batch.cond)
         if count:
             rows = slice(count)
             cond = None if batch.cond is None else batch.cond[rows]
@@ -130,14 +130,14 @@ class MeanFlow:
         average = _average(net, point.xt, t, batch.cond, r if count else None)
         return self._loss(average - target, count)
 
-    def _target(self, net: AverageVelocity, x: Tensor, t: Tensor, v: Tensor, labels: Tensor | None) -> Tensor:
-        """The conditional velocity, guided where there is a label and the time lies in the interval."""
-        if labels is None or (self.omega == 1 and self.kappa == 0):
+    def _target(self, net: AverageVelocity, x: Tensor, t: Tensor, v: Tensor, cond: Any) -> Tensor:
+        """The conditional velocity, guided where there is a condition and the time lies in the interval."""
+        if cond is None or (self.omega == 1 and self.kappa == 0):
             return v
         with torch.no_grad():
-            free, bound = _average(net, x, t, torch.full_like(labels, -1)), _average(net, x, t, labels)
+            free, bound = _average(net, x, t, null_like(cond)), _average(net, x, t, cond)
         guided = self.omega * v + (1 - self.omega - self.kappa) * free + self.kappa * bound
-        inside = (labels >= 0) & (t >= self.interval[0]) & (t < self.interval[1])
+        inside = is_present(cond) & (t >= self.interval[0]) & (t < self.interval[1])
         return torch.where(_column(inside, x), guided, v)
 
     def _slope(self, net: AverageVelocity, x: Tensor, t: Tensor, r: Tensor, v: Tensor, cond: Any) -> Tensor:

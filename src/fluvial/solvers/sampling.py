@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fluvial.conditions import Condition
 from fluvial.fields.base import Field
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import noise
@@ -45,7 +46,7 @@ def draw_samples(
     *,
     seed: int = 0,
     solver: Solver = Solver(),
-    cond: Tensor | None = None,
+    cond: Condition | None = None,
     batch_size: int = 512,
     device: Any = "cpu",
     task: str = "sample",
@@ -59,7 +60,8 @@ def draw_samples(
         shape: Shape of one datum.
         seed: Seed of the noise.
         solver: How to integrate.
-        cond: Condition of each sample, shape (n, ...); None for none.
+        cond: Condition of each sample, n rows: labels, an ``Embedding``, ``Tokens``, or a log-prior of the exact field;
+            None for none.
         batch_size: Samples integrated together, filled up to a multiple of 8 where steps are fixed.
         device: Where ``field`` computes.
         task: Name shown beside the bar.
@@ -106,9 +108,9 @@ def _filled(rows: int) -> int:
     return -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
-def _rows(cond: Tensor, count: int) -> Tensor:
+def _rows(cond: Any, count: int) -> Any:
     """The conditions, the last one repeated up to ``count`` rows."""
-    return torch.cat([cond, cond[-1:].expand(count - len(cond), *cond.shape[1:])])
+    return cond[torch.arange(count).clamp(max=len(cond) - 1)]
 
 
 def _share(progress: ProgressCallback | None, task: str, start: int, count: int, n: int) -> ProgressCallback | None:

@@ -57,8 +57,8 @@ class TrainConfig:
     """Exponent of meanflow's adaptive weight; 0 is the plain regression."""
     labels: bool = False
     """Condition the net on the labels of the data."""
-    drop_labels: float = 0.1
-    """Share of labels dropped, so that the net also learns to do without them; used with --labels."""
+    drop_cond: float = 0.1
+    """Share of conditions dropped, so that the net also learns to do without them, as guidance needs."""
     width: int = 256
     """Width of the net's hidden layers, a multiple of 8."""
     depth: int = 6
@@ -131,7 +131,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {expected}, got {value}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        for name in ("ema", "drop_labels"):
+        for name in ("ema", "drop_cond"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         _check_data_options(self)

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from fluvial.conditions import drop_conditions
 from fluvial.data import Dataset
 from fluvial.devices import to_device
 from fluvial.objectives import Batch
@@ -20,7 +21,7 @@ from fluvial.training.draws import DataOrder, dropout_stream, step_generator
 from fluvial.training.ema import EMA
 from fluvial.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from fluvial.training.schedule import learning_rate
-from fluvial.training.step import TrainStep, drop_labels
+from fluvial.training.step import TrainStep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ class TrainState:
         x1, labels = self._train.take(index)
         cond = None
         if self._config.labels and labels is not None:
-            cond = to_device(drop_labels(labels, self._config.drop_labels, generator=generator), device)
+            cond = to_device(drop_conditions(labels, self._config.drop_cond, generator=generator), device)
         return Batch(to_device(x1, device), cond, to_device(index, device))
 
     def means(self) -> Means:

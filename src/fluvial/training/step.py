@@ -1,38 +1,15 @@
-"""One training step as one forward pass, and the one place where conditions are dropped."""
+"""One training step as one forward pass."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from fluvial.objectives import CFM, EFM, Batch, Loss, MeanFlow
-
-NULL_LABEL = -1
-
-
-def drop_labels(labels: Int[Tensor, "B"], share: float, *, generator: torch.Generator) -> Int[Tensor, "B"]:
-    """Replace each label by the null label -1 with probability ``share``, independently.
-
-    Args:
-        labels: Labels, shape ``(B,)``.
-        share: Probability of dropping one, in [0, 1).
-        generator: Source of the draw, on the generator's device.
-
-    Returns:
-        New labels of the same shape, dtype and device.
-
-    Source: Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3.2.
-
-    Example:
-        >>> drop_labels(torch.arange(6), 0.5, generator=torch.Generator().manual_seed(0))
-        tensor([-1,  1, -1, -1, -1,  5])
-    """
-    draw = torch.rand(labels.shape, generator=generator, device=generator.device)
-    return labels.masked_fill((draw < share).to(labels.device), NULL_LABEL)
 
 
 class TrainStep(nn.Module):
