@@ -31,8 +31,8 @@ class Embedding:
         (3, torch.Size([2, 4]))
     """
 
-    value: Float[Tensor, "B e"]
-    present: Bool[Tensor, "B"]
+    value: Tensor
+    present: Tensor
 
     def __post_init__(self) -> None:
         if self.value.ndim != 2 or tuple(self.present.shape) != (len(self.value),):
@@ -74,8 +74,8 @@ class Tokens:
         (3, False)
     """
 
-    value: Float[Tensor, "B m *E"]
-    mask: Bool[Tensor, "B m"]
+    value: Tensor
+    mask: Tensor
 
     def __post_init__(self) -> None:
         if self.value.ndim < 3 or self.mask.shape != self.value.shape[:2]:

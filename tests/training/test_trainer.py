@@ -53,7 +53,12 @@ def test_logged_loss_is_the_mean_of_the_steps(tiny: Make, tmp_path: Path) -> Non
 def test_average_is_what_load_run_returns(tiny: Make, tmp_path: Path) -> None:
     result = Trainer(tiny(labels=True), tmp_path).fit()
     run = load_run(tmp_path)
-    assert (run.step, run.checkpoint.folder, run.net.classes, run.net_spec.shape) == (12, result.checkpoint, 3, (3,))
+    assert (run.step, run.checkpoint.folder, run.net.condition.classes, run.net_spec.shape) == (
+        12,
+        result.checkpoint,
+        3,
+        (3,),
+    )
     assert not run.net.training
     x, t, cond = torch.randn(4, 3), torch.rand(4), torch.tensor([0, 1, 2, -1])
     assert torch.equal(run.net(x, t, cond), result.net(x, t, cond))
