@@ -1,16 +1,24 @@
 """Moving draws and batches to where the net is."""
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
+from fluvial.conditions import Embedding, Tokens
 
-def to_device(value: Tensor, device: torch.device | str) -> Tensor:
-    """A tensor on a device; from the CPU to CUDA through pinned memory, so that the host does not wait for the copy.
+Movable = TypeVar("Movable", Tensor, Embedding, Tokens)
+
+
+def to_device(value: Movable, device: torch.device | str) -> Movable:
+    """A tensor or a condition on a device.
+
+    A tensor goes from the CPU to CUDA through pinned memory, so that the host does not wait for the copy.
 
     Example:
         >>> to_device(torch.zeros(2), "cpu").device
         device(type='cpu')
     """
-    if torch.device(device).type != "cuda" or value.device.type != "cpu":
+    if torch.device(device).type != "cuda" or not isinstance(value, Tensor) or value.device.type != "cpu":
         return value.to(device)
     return value.pin_memory().to(device, non_blocking=True)

@@ -27,6 +27,7 @@ from fluvial.progress import Progress
 from fluvial.solvers.sampling import draw_samples
 from fluvial.training import Interrupted, TrainConfig, Trainer
 from fluvial.training.build import NetSpec, build_net
+from fluvial.training.presets import NetOptions
 from fluvial.training.subsets import matrix_entries, nested_subset, train_net, updates_of_equal_compute
 from fluvial.training.sweep import SweepSettings, check_sweep_folder
 
@@ -209,7 +210,7 @@ def test_subsets_are_nested_and_depend_on_the_seed() -> None:
 def test_matrix_entries_are_what_torch_counts(width: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    spec, rows = NetSpec((3, 2), width, 2, None), 7
+    spec, rows = NetSpec((3, 2), NetOptions("mlp", width, 2)), 7
     net = build_net(spec, 0)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.randn(rows, 3, 2), torch.rand(rows))
@@ -219,7 +220,7 @@ def test_matrix_entries_are_what_torch_counts(width: int) -> None:
 def test_equal_compute_is_equal_to_a_rounded_update() -> None:
     train, config = Dataset(torch.zeros(4, 5)), TrainConfig(depth=2, steps=100)
     updates = updates_of_equal_compute(train, config, (8, 32, 64))
-    cost = {width: matrix_entries(NetSpec((5,), width, 2, None)) for width in updates}
+    cost = {width: matrix_entries(NetSpec((5,), NetOptions("mlp", width, 2))) for width in updates}
     assert updates[64] == 100
     for width, count in updates.items():
         assert abs(count * cost[width] - 100 * cost[64]) <= cost[width] / 2

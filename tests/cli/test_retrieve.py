@@ -46,11 +46,11 @@ def pictures(tmp_path):
 def encoder(monkeypatch):
     """A stand-in for the sentence encoder: captions on axes of space, the prompt on those that it names."""
 
-    def embed(texts):
+    def embed(texts, encoder):
         axes = np.eye(len(texts) - 1, dtype=np.float32)
         return np.concatenate([axes, [sum(axes[i] for i, caption in enumerate(texts[:-1]) if caption in texts[-1])]])
 
-    monkeypatch.setattr(text, "require_encoder", lambda: None)
+    monkeypatch.setattr(text, "require_encoder", lambda encoder: None)
     monkeypatch.setattr(text, "embed_sentences", embed)
 
 
@@ -189,7 +189,8 @@ def test_captions_and_embeddings_are_refused_before_torch(pictures, tmp_path):
     for options in ([*pictures, "--prompt", "a"], [*pictures[:2], "--embeddings", tmp_path / "e.npz"]):
         arguments = ["retrieve", *map(str, options)]
         code = "import sys; from fluvial.cli import main; from fluvial.data import text; "
-        code += f"text.require_encoder = lambda: None; assert main({arguments}) == 2; assert 'torch' not in sys.modules"
+        code += "text.require_encoder = lambda encoder: None; "
+        code += f"assert main({arguments}) == 2; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 

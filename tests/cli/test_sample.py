@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+import fluvial as fv
+from fluvial.cli import main
 from fluvial.cli.sample import Sample
-from fluvial.data import to_uint8
+from fluvial.conditions import Tokens
+from fluvial.data import save_images, to_uint8
 from fluvial.fields import ExactField, Guided, Hybrid
 from fluvial.randomness import noise
 from fluvial.solvers import ADAPTIVE_METHODS, FIXED_METHODS, JUMP_METHODS, solve
@@ -194,3 +197,56 @@ def test_mean_flows_sample_in_one_evaluation(fluvial, moons_run, tmp_path):
     options = ["--solver", "meanflow", "--hybrid-tau", 0.5, "--out", tmp_path / "z.npz"]
     assert "--hybrid-tau changes the velocity" in fluvial("sample", run, *options).error
     assert "needs a run trained with --objective meanflow" in fluvial("sample", moons_run, "--solver", "meanflow").error
+
+
+def test_every_class_in_one_grid(fluvial, digits_run, tmp_path):
+    options = ["--steps", 2, "--label", "all", "--n", 3]
+    assert fluvial("sample", digits_run, *options, "--out", tmp_path / "x.npz").status == 0
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["labels"].tolist() == np.repeat(np.arange(10), 3).tolist()
+        whole = arrays["x"]
+    assert fluvial("sample", digits_run, *options, "--out", tmp_path / "grid.png").status == 0
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.width < picture.height / 3  # three columns, ten rows
+    run = load_run(digits_run)
+    expected = solve(run.net, noise(0, 0, 32, (1, 8, 8)), steps=2, method="heun", cond=torch.arange(32) // 3 % 10).x
+    assert np.array_equal(whole[:24], expected[:24].numpy())
+    assert json.loads((tmp_path / "x.json").read_text())["label"] == "all"
+
+
+@pytest.fixture(scope="module")
+def reference_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "references"
+    tiny = ["--steps", "4", "--width", "8", "--depth", "1", "--batch-size", "16"]
+    options = ["--net", "unet", "--reference-size", "3", "--without-classes", "8,9"]
+    assert main(["train", "--data", "digits", *options, "--out", str(folder), *tiny]) == 0
+    return folder
+
+
+def test_samples_in_the_likeness_of_a_folder(fluvial, reference_run, tmp_path):
+    images = fv.load_dataset("digits").take(range(4))[0]
+    save_images(images, tmp_path / "likes")
+    out = tmp_path / "x.npz"
+    options = ["--n", 8, "--steps", 2, "--reference", tmp_path / "likes", "--guidance", 1.5, "--out", out]
+    assert fluvial("sample", reference_run, *options).status == 0
+    likes = Tokens.of(to_uint8(images).float()[None].expand(8, -1, -1, -1, -1) / 127.5 - 1)
+    field = Guided(load_run(reference_run).net, 1.5)
+    with torch.no_grad():
+        expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=2, method="heun", cond=likes).x
+    np.testing.assert_allclose(_array(out), expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert json.loads(out.with_suffix(".json").read_text())["references"] == 4
+
+
+def test_conditions_that_a_run_was_not_trained_for(fluvial, digits_run, reference_run, moons_run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    cases = {
+        (moons_run, "--label", 1): "--label needs a run trained with --labels",
+        (digits_run, "--prompt", "a"): "--prompt needs a run trained with --captions",
+        (digits_run, "--reference", tmp_path): "--reference needs a run trained with --reference-size",
+        (digits_run, "--label", 1, "--reference", tmp_path): "give --label or --reference, not both",
+        (reference_run, "--reference", tmp_path / "no"): "does not exist: give a folder of images",
+        (reference_run, "--reference", tmp_path / "empty"): "holds no images",
+        (reference_run, "--guidance", 2): "--guidance needs --reference",
+    }
+    for options, message in cases.items():
+        assert message in fluvial("sample", *options, "--out", tmp_path / "x.png").error

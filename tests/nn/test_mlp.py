@@ -1,5 +1,7 @@
 """The perceptron: conditioning, forward-mode differentiation, compilation, bad input."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +32,14 @@ def test_null_label_none_and_minus_one_are_the_same() -> None:
     torch.testing.assert_close(mixed[::2], made(x, t)[::2])
 
 
+def test_embeddings_and_their_null() -> None:
+    made, x, t = net(embedding=4), torch.randn(3, 2, 3), torch.rand(3)
+    cond = fv.Embedding(torch.randn(3, 4), torch.tensor([True, False, True]))
+    assert torch.equal(made(x, t, cond)[1], made(x, t)[1])
+    assert not torch.allclose(made(x, t, cond)[::2], made(x, t)[::2])
+    assert not torch.allclose(made(x, t, cond), made(x, t, fv.Embedding(-cond.value, cond.present)))
+
+
 def test_time_is_resolved_finely_and_a_scalar_serves_all_rows() -> None:
     made, x = net(), torch.randn(3, 2, 3)
     assert torch.equal(made(x, torch.tensor(0.3)), made(x, torch.full((3,), 0.3)))
@@ -51,6 +61,41 @@ def test_forward_mode_equals_finite_differences() -> None:
     ahead = made(x + step * tangents[0], t + step, r=t + step + 0.2)
     behind = made(x - step * tangents[0], t - step, r=t - step + 0.2)
     torch.testing.assert_close(moved, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+def test_in_half_precision() -> None:
+    made, x, t = net(gap=True, classes=3), torch.randn(8, 2, 3), torch.rand(8)
+    labels = torch.arange(8) % 4 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        short = made(x, t, labels, t)
+    out = made(x, t, labels, t)
+    assert 0 < (short - out).norm() / out.norm() < 0.05
+    short.square().mean().backward()
+
+
+# The checks of shapes at run time, which the tests have on, are not for tracing: it runs in a process without them.
+COMPILED = """
+import torch, fluvial as fv
+torch.manual_seed(0)
+net = fv.nn.MLP((2, 3), width=8, depth=1, classes=3, gap=True)
+for parameter in net.parameters():
+    torch.nn.init.normal_(parameter, std=0.2)
+batch = fv.Batch(torch.randn(4, 2, 3), torch.tensor([0, 2, -1, 1]))
+losses, gradients = [], []
+for each in (net, torch.compile(net, fullgraph=True)):
+    net.zero_grad()
+    losses.append(fv.MeanFlow(share=1.0)(each, batch, generator=torch.Generator().manual_seed(0)).loss)
+    losses[-1].backward()
+    gradients.append(torch.cat([p.grad.flatten() for p in net.parameters()]))
+torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager_and_learns_mean_flows() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_changed_net_is_refused(tiny: Make, tmp_path: Path) -> None:
     Trainer(tiny(), tmp_path).fit()
     file = tmp_path / "checkpoints" / "step-00000012" / "state.json"
     state = json.loads(file.read_text())
-    file.write_text(json.dumps({**state, "net": {**state["net"], "width": 16}}))
+    file.write_text(json.dumps({**state, "net": {**state["net"], "options": {**state["net"]["options"], "width": 16}}}))
     with pytest.raises(ValueError, match=r"the net has changed: .*width=16.*width=8"):
         Trainer(read_config(tmp_path), tmp_path).fit(resume=True)
 

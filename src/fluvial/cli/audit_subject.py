@@ -81,6 +81,8 @@ def run_provenance(run: "Run", guidance: float | None) -> dict[str, str]:
     """What the report records of a run."""
     config = run.config
     conditional = ", conditioned on labels" if config.labels else ""
+    if config.captions or config.reference_size is not None:
+        conditional = f", conditioned on {'captions' if config.captions else 'references'}, audited without them"
     return {
         "run": f"{run.folder}, step {run.step:,}, objective {config.objective}, path {config.path}{conditional}",
         "weights": f"averaged (EMA {config.ema:g}), hash {run.checkpoint.hash[:16]}",

@@ -10,6 +10,7 @@ from fluvial.cli.classes import list_classes
 from fluvial.cli.folders import size_on_disk
 from fluvial.cli.render import console, format_value, json_text
 from fluvial.training.config import TrainConfig, read_config
+from fluvial.training.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,12 @@ def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
         *columns,
         ("objective", objective + _objective_settings(config)),
         ("labels", _labels(config.labels, values["class_names"])),
-        ("net", f"MLP, width {config.width}, depth {config.depth}, {parameters}"),
-        ("optimiser", f"AdamW, lr {config.lr:g}, batch size {config.batch_size}, EMA {config.ema:g}"),
+        *_condition(config),
+        ("net", f"{_net(config)}, {parameters}"),
+        (
+            "optimiser",
+            f"AdamW, lr {config.lr:g} ({config.schedule}), batch size {config.batch_size}, EMA {config.ema:g}",
+        ),
         ("step", f"{values['step']:,} of {values['steps']:,}"),
         ("loss, first", _loss(values["first_loss"])),
         ("loss, last", _loss(values["last_loss"])),
@@ -123,6 +128,20 @@ def _objective_settings(config: TrainConfig) -> str:
         "meanflow": f", share {config.mean_share:g}, power {config.mean_power:g}",
     }
     return settings.get(config.objective, "")
+
+
+def _net(config: TrainConfig) -> str:
+    preset = PRESETS[config.net]
+    width, depth = config.width or preset.width, config.depth or preset.depth
+    return f"{config.net}, width {width}, depth {depth}"
+
+
+def _condition(config: TrainConfig) -> list[tuple[str, str]]:
+    if config.captions:
+        return [("captions", f"{config.captions}, encoder {config.encoder}")]
+    if config.reference_size is not None:
+        return [("references", f"{config.reference_size} others of the class")]
+    return []
 
 
 def _labels(used: bool, names: list[str]) -> str:

@@ -53,6 +53,8 @@ examples:
     """Captions of the images, header file,caption; with --embeddings they only name the items."""
     prompt: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(or --embeddings)", metavar="TEXT")] = None
     """What to look for; compared with the captions."""
+    encoder: str = "all-MiniLM-L6-v2"
+    """What turns texts into vectors: that of the extra 'text', a folder with a CLIP text model, or hub:OWNER/NAME."""
     embeddings: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(or --prompt)", metavar="FILE.npz")] = None
     """Embeddings of the data (support) and of what to look for (query), instead of texts."""
     query: Annotated[
@@ -118,7 +120,7 @@ examples:
             raise ValueError("--prompt must hold a text, got an empty one")
         if self.captions is None:
             raise ValueError("--prompt needs --captions FILE.csv, the texts to compare it with")
-        require_encoder()
+        require_encoder(self.encoder)
 
     def execute(self) -> int:
         """Retrieves, writes the output and its sidecar, and prints what was found."""
@@ -178,7 +180,7 @@ examples:
         if self.prompt is None:
             support, query = self._own_embeddings()
         else:
-            found = embed_sentences([*captions, self.prompt])
+            found = embed_sentences([*captions, self.prompt], self.encoder)
             support, query = found[:-1], found[-1]
         if len(support) != count:
             raise ValueError(f"{self.embeddings} embeds {len(support)} data, and {self.data} has {count}")
@@ -210,8 +212,6 @@ examples:
     def _record(
         self, data: "Dataset", form: Form, log_prior: "Tensor", items: Sequence[Item], evaluations: int
     ) -> dict[str, Any]:
-        from fluvial.data.text import ENCODER
-
         return {
             "fluvial": __version__,
             "file": None if self.out is None else self.out.name,
@@ -220,7 +220,7 @@ examples:
             "data_hash": data.content_hash,
             "prompt": self.prompt,
             "captions": _text(self.captions),
-            "encoder": None if self.prompt is None else ENCODER,
+            "encoder": None if self.prompt is None else self.encoder,
             "embeddings": _text(self.embeddings),
             "query": _text(self.query),
             "query_index": self.query_index,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from fluvial import __version__
-from fluvial.cli.classes import class_number
+from fluvial.cli.sample_condition import Asked, Conditions, conditions
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
 from fluvial.cli.samples import Form, check_form, check_memory, form_of, form_record, write_samples
@@ -34,14 +34,17 @@ outputs (the name decides):
   x.png   a grid of images; a scatter plot of points in the plane
   x.npz   key x: float32, images in [-1, 1], tables in their original units; key labels with --label
   x       a folder of images 000000.png, 000001.png, ...
-  A sidecar x.json records checkpoint, solver, evaluations, seed, label and guidance.
+  A sidecar x.json records checkpoint, solver, evaluations, seed, condition and guidance.
 
 examples:
   fluvial sample runs/a --n 64 --steps 50 --solver heun --seed 0 --out samples.png
   fluvial sample runs/a --n 10000 --out samples.npz
   fluvial sample runs/a --hybrid-tau 0.2              exact field of the training data first, then the learned one
   fluvial sample runs/m --solver meanflow --steps 1   one evaluation, for runs trained with --objective meanflow
-  fluvial sample runs/a --label 3 --guidance 2        for runs trained with --labels; or the name of a class
+  fluvial sample runs/l --label 3 --guidance 2        for runs trained with --labels; or the name of a class
+  fluvial sample runs/l --label all --n 8             a grid with a row of 8 samples for each class
+  fluvial sample runs/t --prompt "a happy face"       for runs trained with --captions
+  fluvial sample runs/r --reference photos            for runs trained with --reference-size: images in their likeness
 
 Sample i depends on the seed and on i alone: neither --n nor --batch-size changes it
 (with dopri5, whose steps suit a whole batch, only up to its tolerances).
@@ -50,7 +53,7 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the run."""
     n: int = 64
-    """Number of samples."""
+    """Number of samples; with --label all, of each class."""
     out: Annotated[
         Path | None, tyro.conf.arg(help_behavior_hint="(default: a .png or .npz in RUN/samples)", metavar="PATH")
     ] = None
@@ -64,9 +67,15 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     label: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: unconditional)", metavar="NAME|INT")] = (
         None
     )
-    """Class to draw: its name (fluvial info lists them), or its number from 0; needs a run trained with labels."""
+    """Class to draw: its name (fluvial info lists them), its number from 0, or all; for runs trained with --labels."""
+    prompt: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: unconditional)", metavar="TEXT")] = None
+    """Text to draw images of; for runs trained with --captions."""
+    reference: Annotated[
+        Path | None, tyro.conf.arg(help_behavior_hint="(default: unconditional)", metavar="FOLDER")
+    ] = None
+    """Folder with a handful of images to draw in the likeness of; for runs trained with --reference-size."""
     guidance: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: 1)")] = None
-    """Guidance scale w of v_null + w (v_cond - v_null); 1 is no guidance; needs --label."""
+    """Guidance scale w of v_null + w (v_cond - v_null); 1 is no guidance; needs a condition."""
     hybrid_tau: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: learned throughout)")] = None
     """Time in (0, 1) until which the exact field of the training data is followed, the learned one after."""
     batch_size: int = 512
@@ -101,7 +110,11 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         if self.out is not None:
             check_outputs(self.out, self.overwrite)
         config = read_config(self.run)
-        self._validate_labels(config)
+        self._asked.validate(config, self.run)
+        if self.hybrid_tau is not None and (self.prompt is not None or self.reference is not None):
+            raise ValueError(
+                "--hybrid-tau follows the exact field of a class or of all data: give it with --label only"
+            )
         if self.solver == "meanflow":
             self._validate_jumps(config)
 
@@ -124,13 +137,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             if option in given and self.solver != "dopri5":
                 raise ValueError(f"{option} needs --solver dopri5, got --solver {self.solver}; use --steps")
 
-    def _validate_labels(self, config: TrainConfig) -> None:
-        if self.label is not None and not config.labels:
-            raise ValueError(f"--label needs a run trained with --labels; {self.run} was trained without")
-        if self.guidance is not None and self.label is None:
-            raise ValueError("--guidance needs --label: it strengthens the condition")
-        if self.guidance is not None and not math.isfinite(self.guidance):
-            raise ValueError(f"--guidance must be finite, got {self.guidance}")
+    @property
+    def _asked(self) -> Asked:
+        return Asked(self.label, self.prompt, self.reference, self.guidance)
 
     def execute(self) -> int:
         """Samples, writes the output and its sidecar, and says where they are."""
@@ -139,28 +148,23 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         from fluvial.training import load_run
 
         run = load_run(self.run)
-        form, label = form_of(run), self._class(run)
-        out = self.out or self._default_out(run, form, label)
+        form, wanted = form_of(run), conditions(self._asked, run, self.n)
+        out = self.out or self._default_out(run, form, wanted)
         check_outputs(out, self.overwrite)
         check_form(form, out)
-        check_memory(self.n, form)
-        x, evaluations = self._draw(run, label)
+        check_memory(wanted.count, form)
+        x, evaluations = self._draw(run, wanted)
         if not bool(x.isfinite().all()):
             raise ValueError("samples hold NaN or infinite values: the net has diverged or --guidance is too strong")
-        sidecar = json_text(self._sidecar(run, form, out, label, evaluations))
-        write_samples(form, x, out, None if label is None else {"labels": np.full(self.n, label, np.int64)})
+        sidecar = json_text(self._sidecar(run, form, out, wanted, evaluations))
+        arrays = None if wanted.labels is None else {"labels": wanted.labels.numpy().astype(np.int64)}
+        write_samples(form, x, out, arrays, columns=wanted.columns)
         write_sidecar(out, sidecar)
-        summary = f"{out}: {self.n} samples of {self.run} at step {run.step}, {evaluations} evaluations each"
+        summary = f"{out}: {wanted.count} samples of {self.run} at step {run.step}, {evaluations} evaluations each"
         print(sidecar if self.json else summary)
         return 0
 
-    def _class(self, run: "Run") -> int | None:
-        classes = run.net_spec.classes
-        if self.label is None or classes is None:
-            return None
-        return class_number(self.label, run.data_form.class_names, classes)
-
-    def _draw(self, run: "Run", label: int | None) -> "tuple[Tensor, int]":
+    def _draw(self, run: "Run", wanted: Conditions) -> "tuple[Tensor, int]":
         import torch
 
         from fluvial.solvers.sampling import Solver, draw_samples
@@ -168,12 +172,12 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         device = "cuda" if torch.cuda.is_available() else "cpu"
         with renderer() as progress:
             return draw_samples(
-                self._field(run, label, device),
-                self.n,
+                self._field(run, wanted, device),
+                wanted.count,
                 run.net_spec.shape,
                 seed=self.seed,
                 solver=Solver(self.solver, self._steps, self.rtol, self.atol),
-                cond=None if label is None else torch.full((self.n,), label),
+                cond=wanted.cond,
                 batch_size=self.batch_size,
                 device=device,
                 progress=progress,
@@ -183,14 +187,15 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     def _steps(self) -> int | None:
         return self.steps or {"dopri5": None, "meanflow": 1}.get(self.solver, DEFAULT_STEPS)
 
-    def _default_out(self, run: "Run", form: Form, label: int | None) -> Path:
+    def _default_out(self, run: "Run", form: Form, wanted: Conditions) -> Path:
         parts = [f"step-{run.step:08d}", self.solver, self._steps, f"seed-{self.seed}", f"n-{self.n}"]
-        for name, value in {"label": label, "guidance": self.guidance, "hybrid-tau": self.hybrid_tau}.items():
+        parts += [wanted.name] if wanted.name else []
+        for name, value in {"guidance": self.guidance, "hybrid-tau": self.hybrid_tau}.items():
             parts += [] if value is None else [f"{name}-{value:g}"]
         suffix = ".png" if form.has_picture else ".npz"
         return self.run / "samples" / ("_".join(str(part) for part in parts if part is not None) + suffix)
 
-    def _field(self, run: "Run", label: int | None, device: str) -> "Field":
+    def _field(self, run: "Run", wanted: Conditions, device: str) -> "Field":
         """The learned field, guided and preceded by the exact one as asked for."""
         from fluvial.fields import ExactField, Guided, Hybrid
 
@@ -199,12 +204,11 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         if self.hybrid_tau is None:
             return field
         train = run.dataset().train
-        exact = ExactField(train.x, run.path, labels=None if label is None else train.labels)
+        exact = ExactField(train.x, run.path, labels=None if wanted.labels is None else train.labels)
         return Hybrid(exact.to(device), field, self.hybrid_tau)
 
-    def _sidecar(self, run: "Run", form: Form, out: Path, label: int | None, evaluations: int) -> dict[str, Any]:
+    def _sidecar(self, run: "Run", form: Form, out: Path, wanted: Conditions, evaluations: int) -> dict[str, Any]:
         adaptive = self.solver == "dopri5"
-        names = run.data_form.class_names
         return {
             "fluvial": __version__,
             "file": out.name,
@@ -212,15 +216,14 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             "checkpoint": run.checkpoint.folder.name,
             "checkpoint_hash": run.checkpoint.hash,
             "step": run.step,
-            "n": self.n,
+            "n": wanted.count,
             "seed": self.seed,
             "solver": self.solver,
             "steps": self._steps,
             "rtol": self.rtol if adaptive else None,
             "atol": self.atol if adaptive else None,
             "evaluations": evaluations,
-            "label": label,
-            "label_name": names[label] if label is not None and label < len(names) else None,
+            **{"label": None, "label_name": None, "prompt": None, "reference": None, **wanted.record},
             "guidance": self.guidance,
             "hybrid_tau": self.hybrid_tau,
             **form_record(form, out),

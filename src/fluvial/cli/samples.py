@@ -73,7 +73,9 @@ def form_record(form: Form, out: Path | None) -> dict[str, Any]:
     }
 
 
-def write_samples(form: Form, x: "Tensor", out: Path, arrays: Mapping[str, Any] | None = None) -> None:
+def write_samples(
+    form: Form, x: "Tensor", out: Path, arrays: Mapping[str, Any] | None = None, *, columns: int | None = None
+) -> None:
     """Writes samples, replacing ``out`` in one step.
 
     Args:
@@ -81,6 +83,7 @@ def write_samples(form: Form, x: "Tensor", out: Path, arrays: Mapping[str, Any] 
         x: Samples as the model makes them, shape (n, *shape).
         out: ``NAME.png``, ``NAME.npz`` or a folder.
         arrays: NumPy arrays that an ``.npz`` holds beside ``x``, by key.
+        columns: Images in a row of a picture; about square by default.
     """
     import numpy as np
 
@@ -94,7 +97,7 @@ def write_samples(form: Form, x: "Tensor", out: Path, arrays: Mapping[str, Any] 
         elif form.kind != "image":
             _scatter(form, _original(form, x), aside)
         elif kind == "png":
-            save_grid(x, aside)
+            save_grid(x, aside, columns)
         else:
             save_images(x, aside)
 

@@ -83,6 +83,7 @@ class Dataset:
         self._classes: NDArray[np.int64] | None = None if classes is None else classes[0]
         self.class_names: tuple[str, ...] = () if classes is None else classes[1]
         self._rows: NDArray[np.int64] = np.arange(len(self._values), dtype=np.int64)
+        self._mirrored: NDArray[np.bool_] | None = None
         self._split: tuple[Dataset, Dataset] | None = None
         self._hash: str | None = None
 
@@ -111,8 +112,9 @@ class Dataset:
             ValueError: If an index is out of range.
             TypeError: If the indices are not whole numbers; masks are not taken.
         """
-        rows = self._rows[checked_indices(indices, len(self))]
-        values = torch.from_numpy(self._values[rows])
+        chosen = checked_indices(indices, len(self))
+        rows = self._rows[chosen]
+        values = torch.from_numpy(self._stored(chosen))
         if self.levels is not None:
             values = from_uint8(values, self.levels)
         return values, None if self._classes is None else torch.from_numpy(self._classes[rows])
@@ -154,7 +156,10 @@ class Dataset:
 
     def subset(self, indices: Indices) -> "Dataset":
         """The rows ``indices`` as a data set, maybe an empty one, over the same memory, classes and units."""
-        return self._view(self._rows[checked_indices(indices, len(self))])
+        chosen = checked_indices(indices, len(self))
+        view = self._view(self._rows[chosen])
+        view._mirrored = None if self._mirrored is None else self._mirrored[chosen]
+        return view
 
     def split(self, held_out: float | int = 0.2, seed: int = 0) -> "Dataset":
         """The same data with ``.train`` and ``.held_out`` drawn at random, by label where possible.
@@ -188,6 +193,60 @@ class Dataset:
         view._split, view._hash = (self.subset(rows[0]), self.subset(rows[1])), self._hash
         return view
 
+    def with_parts(self, train: "Dataset", held_out: "Dataset") -> "Dataset":
+        """The same data with these as ``.train`` and ``.held_out``, whatever they are made of."""
+        view = self._view(self._rows)
+        view._split = train, held_out
+        return view
+
+    def with_mirror_images(self) -> "Dataset":
+        """The images and, after them, their mirror images: twice as many data; not split.
+
+        Raises:
+            ValueError: If the data are no images.
+
+        Example:
+            >>> data = fv.Dataset(torch.tensor([[[[-1.0, 1.0]]]])).with_mirror_images()
+            >>> data.x.tolist()
+            [[[[-1.0, 1.0]]], [[[1.0, -1.0]]]]
+        """
+        if self.kind != "image":
+            raise ValueError(f"only images have mirror images, and {self.name} has {self.kind} of shape {self.shape}")
+        view = self._view(np.concatenate([self._rows, self._rows]))
+        own = np.zeros(len(self), np.bool_) if self._mirrored is None else self._mirrored
+        view._mirrored = np.concatenate([own, ~own])
+        return view
+
+    def without_classes(self, classes: Sequence[int]) -> "Dataset":
+        """The data, and both parts of their split, without those of some classes; the other classes keep their number.
+
+        Args:
+            classes: Numbers of the classes to leave out.
+
+        Raises:
+            ValueError: If the data have no labels, there is no such class, or no training data would be left.
+
+        Example:
+            >>> fv.Dataset(torch.arange(3.0), ["a", "b", "a"]).without_classes([0]).x
+            tensor([[1.]])
+        """
+        if self._classes is None:
+            raise ValueError(f"{self.name} has no labels, so no class can be left out")
+        unknown = [number for number in classes if not 0 <= number < len(self.class_names)]
+        if unknown:
+            raise ValueError(f"classes must be in 0..{len(self.class_names) - 1}, got {unknown[0]}")
+        view = self._without(classes)
+        if self._split is not None:
+            view._split = self._split[0]._without(classes), self._split[1]._without(classes)
+        if not len(view.train):
+            raise ValueError(f"no training data are left of {self.name} without classes {list(classes)}")
+        return view
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Position of each datum among all that were read, shape (N,): what is kept beside them is looked up by it."""
+        return self._rows.copy()
+
     @property
     def train(self) -> "Dataset":
         """The training data; of a data set that was not split, the data set itself."""
@@ -218,10 +277,23 @@ class Dataset:
         ]
         digest = hashlib.sha256(json.dumps(about).encode())
         for start in range(0, len(self), 4096):
-            digest.update(np.ascontiguousarray(self._values[self._rows[start : start + 4096]]).tobytes())
+            chosen = np.arange(start, min(start + 4096, len(self)))
+            digest.update(np.ascontiguousarray(self._stored(chosen)).tobytes())
         if self._classes is not None:
             digest.update(self._classes[self._rows].tobytes())
         return digest.hexdigest()
+
+    def _without(self, classes: Sequence[int]) -> "Dataset":
+        kept = np.ones(len(self), np.bool_) if self._classes is None else ~np.isin(self._classes[self._rows], classes)
+        return self.subset(np.flatnonzero(kept))
+
+    def _stored(self, chosen: NDArray[np.int64]) -> NDArray[Any]:
+        """Values as they are stored of some of the data, mirrored where they are mirror images."""
+        values: NDArray[Any] = self._values[self._rows[chosen]]
+        if self._mirrored is not None:
+            flipped = self._mirrored[chosen]
+            values[flipped] = values[flipped][..., ::-1]
+        return values
 
     def _view(self, rows: NDArray[np.int64]) -> "Dataset":
         view = copy.copy(self)

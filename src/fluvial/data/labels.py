@@ -1,6 +1,7 @@
 """Labels of any kind as classes 0..C-1 with names."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,31 @@ def _checked_classes(labels: NDArray[Any], classes: int) -> NDArray[np.int64]:
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels must be in 0..{classes - 1}, got {labels.min()}..{labels.max()}")
     return labels.astype(np.int64)
+
+
+def class_numbers(text: str, names: Sequence[str]) -> list[int]:
+    """Numbers of the classes that a text lists, by name, which goes first, or by number, with commas between them.
+
+    Args:
+        text: The list; may be empty.
+        names: Names of all classes in the order of their numbers.
+
+    Raises:
+        ValueError: If one is neither, with the nearest name.
+
+    Example:
+        >>> class_numbers("dog, 0", ["cat", "dog"])
+        [1, 0]
+    """
+    found = []
+    for item in (part.strip() for part in text.split(",") if part.strip()):
+        if item in names:
+            found.append(list(names).index(item))
+        elif item.isdecimal() and int(item) < len(names):
+            found.append(int(item))
+        else:
+            near = get_close_matches(item, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = f"names {', '.join(map(repr, names[:20]))} or numbers 0..{len(names) - 1}" if names else "none"
+            raise ValueError(f"{item!r} is no class: the classes are {known}{hint}")
+    return found

@@ -1,6 +1,24 @@
 """Small networks that are fields: ``net(x, t, cond=None, r=None)``."""
 
+from fluvial.nn.attention import SelfAttention, TokenAttention
+from fluvial.nn.conditioning import Conditioning
+from fluvial.nn.diffusers import wrap_diffusers
+from fluvial.nn.dit import DiT
 from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
 from fluvial.nn.mlp import MLP
+from fluvial.nn.references import ReferenceEncoder, Referring
+from fluvial.nn.unet import UNet
 
-__all__ = ["MLP", "LabelEmbedding", "TimeEmbedding"]
+__all__ = [
+    "MLP",
+    "Conditioning",
+    "DiT",
+    "LabelEmbedding",
+    "ReferenceEncoder",
+    "Referring",
+    "SelfAttention",
+    "TimeEmbedding",
+    "TokenAttention",
+    "UNet",
+    "wrap_diffusers",
+]

@@ -27,8 +27,8 @@ class Conditioning(nn.Module):
             Mean Flows regress on the derivative in time as well, which the factor multiplies.
 
     Raises:
-        ValueError: If a size is not positive, or two kinds of condition are asked for; in ``forward`` as described
-            there.
+        ValueError: If ``width`` is odd, a size is not positive, or two kinds of condition are asked for; in
+            ``forward`` as described there.
 
     Example:
         >>> Conditioning(16, classes=10)(torch.zeros(3, 2), 0.5, torch.tensor([1, -1, 9])).shape
@@ -46,6 +46,8 @@ class Conditioning(nn.Module):
         time_scale: float | None = None,
     ) -> None:
         super().__init__()
+        if width < 2 or width % 2:
+            raise ValueError(f"width must be even and at least 2, got {width}")
         kinds = {"classes": classes, "embedding": embedding, "tokens": tokens}
         for name, size in kinds.items():
             if size is not None and size < 1:
@@ -93,7 +95,9 @@ class Conditioning(nn.Module):
         return out
 
     def _vector(self, project: nn.Linear, null: Tensor, cond: Embedding, x: Tensor) -> Tensor:
-        return torch.where(cond.present[:, None], project(cond.value.to(x.dtype)), null)
+        there = cond.present[:, None]
+        value = cond.value.to(x.dtype).masked_fill(~there, 0)  # not even a NaN plays a part, nor in the gradient
+        return torch.where(there, project(value), null)
 
     def _check(self, cond: Any, rows: int) -> None:
         if cond is None:

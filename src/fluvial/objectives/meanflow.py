@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from fluvial.conditions import is_present, labels_of, null_like
 from fluvial.couplings import Coupling, Independent
 from fluvial.objectives.base import Batch, Loss, noise_like
+from fluvial.objectives.forward_mode import derivative_along
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.times import LogitNormal, OrderedPairs, Pairs, SeparatePairs
 
@@ -142,11 +142,9 @@ class MeanFlow:
 
     def _slope(self, net: AverageVelocity, x: Tensor, t: Tensor, r: Tensor, v: Tensor, cond: Any) -> Tensor:
         """Derivative of the average velocity along the flow, in forward mode and without a gradient."""
-        with torch.no_grad(), forward_ad.dual_level():
+        with torch.no_grad():
             tangent = _average(net, x, t, cond) if self.improved else v
-            ahead = forward_ad.make_dual(x, tangent), forward_ad.make_dual(t, torch.ones_like(t))
-            slope = forward_ad.unpack_dual(_average(net, *ahead, cond, r)).tangent
-        return torch.zeros_like(x) if slope is None else slope
+        return derivative_along(lambda x, t: _average(net, x, t, cond, r), (x, t), (tangent, torch.ones_like(t)))
 
     def _loss(self, error: Tensor, count: int) -> Loss:
         square = error.square().flatten(1)

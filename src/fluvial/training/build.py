@@ -1,16 +1,23 @@
 """From a config to the path, the objective and the net; also used to rebuild them from a checkpoint."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from fluvial.couplings import Independent, OptimalTransport
 from fluvial.data import Dataset
-from fluvial.nn import MLP
+from fluvial.nn import MLP, DiT, ReferenceEncoder, Referring, UNet
 from fluvial.objectives import CFM, EFM, MeanFlow
 from fluvial.paths import VP, CondOT, Cosine, GaussianPath
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import weights_stream
+from fluvial.training.presets import PRESETS, NetOptions
+
+REFERENCE_TOKEN = 64
+"""Length of the tokens that reference images become."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +26,24 @@ class NetSpec:
 
     Args:
         shape: Shape of one datum.
-        width: Width of the hidden layers.
-        depth: Number of residual blocks.
+        options: What it is made of.
         classes: Number of labels; None for a net without.
+        embedding: Length of the embeddings; None for a net without.
+        references: Whether it is conditioned on sets of images.
         gap: Whether it knows average velocities, as Mean Flows need it to.
     """
 
     shape: tuple[int, ...]
-    width: int
-    depth: int
-    classes: int | None
+    options: NetOptions
+    classes: int | None = None
+    embedding: int | None = None
+    references: bool = False
     gap: bool = False
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it takes a condition of any kind."""
+        return self.references or self.classes is not None or self.embedding is not None
 
 
 def build_path(config: TrainConfig) -> GaussianPath:
@@ -60,18 +74,40 @@ def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow
     return CFM(path, coupling)
 
 
-def net_spec(config: TrainConfig, train: Dataset) -> NetSpec:
+def net_options(config: TrainConfig) -> NetOptions:
+    """What the net of a config is made of: its preset, with the width, depth and dropout that are given.
+
+    Example:
+        >>> net_options(TrainConfig(width=64)).depth
+        6
+    """
+    given = {name: getattr(config, name) for name in ("width", "depth", "dropout")}
+    return dataclasses.replace(
+        PRESETS[config.net], **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def net_spec(config: TrainConfig, train: Dataset, embedding: int | None = None) -> NetSpec:
     """What the net for the given training data is built from.
 
+    Args:
+        config: The config.
+        train: Training data.
+        embedding: Length of the embeddings that it is conditioned on, if there are any.
+
     Raises:
-        ValueError: If the config asks for labels and the data have none.
+        ValueError: If the config asks for labels and the data have none, or for a net of images and they are none.
     """
+    options = net_options(config)
+    if options.kind != "mlp" and train.kind != "image":
+        raise ValueError(f"net {config.net!r} needs images, and {config.data} has {train.kind} of shape {train.shape}")
     classes = None
     if config.labels:
         if train.labels is None:
             raise ValueError(f"labels needs data with labels, and {config.data} has none")
         classes = max(len(train.class_names), int(train.labels.max()) + 1)
-    return NetSpec(train.shape, config.width, config.depth, classes, gap=config.objective == "meanflow")
+    gap, references = config.objective == "meanflow", config.reference_size is not None
+    return NetSpec(train.shape, options, classes, embedding, references, gap)
 
 
 def read_net_spec(values: Any, where: Path) -> NetSpec:
@@ -85,17 +121,47 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
         ValueError: If it does not describe a net.
     """
     try:
-        sides = tuple(values["shape"])
-        spec = NetSpec(sides, values["width"], values["depth"], values["classes"], values.get("gap", False))
-        sizes = [*spec.shape, spec.width, spec.depth, 1 if spec.classes is None else spec.classes]
-    except (KeyError, TypeError, AttributeError) as error:
+        given = dict(values)
+        lists = {key: tuple(value) for key, value in given["options"].items() if isinstance(value, list)}
+        options = NetOptions(**{**given["options"], **lists})
+        spec = NetSpec(**{**given, "shape": tuple(given["shape"]), "options": options})
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{where} describes no net: {values!r}") from error
-    if type(spec.gap) is not bool or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
+    options = spec.options
+    sizes = [*spec.shape, options.width, options.depth, options.stem, options.patch, *options.multipliers]
+    sizes += [*(options.attention or ()), *(1 if size is None else size for size in (spec.classes, spec.embedding))]
+    flags = type(spec.gap) is bool and type(spec.references) is bool and type(options.dropout) in (float, int)
+    if not flags or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(f"{where} describes no net: {values!r}")
+    if options.kind not in {preset.kind for preset in PRESETS.values()} or not 0 <= options.dropout < 1:
         raise ValueError(f"{where} describes no net: {values!r}")
     return spec
 
 
-def build_net(spec: NetSpec, seed: int) -> MLP:
+def build_net(spec: NetSpec, seed: int) -> nn.Module:
     """A net whose initial weights depend on the seed alone; torch's global generator is left as it was."""
     with weights_stream(seed):
-        return MLP(spec.shape, spec.width, spec.depth, classes=spec.classes, gap=spec.gap)
+        return _net(spec)
+
+
+def _net(spec: NetSpec) -> nn.Module:
+    options, tokens = spec.options, REFERENCE_TOKEN if spec.references else None
+    if options.kind == "mlp":
+        return MLP(
+            spec.shape, options.width, options.depth, classes=spec.classes, embedding=spec.embedding, gap=spec.gap
+        )
+    shared: dict[str, Any] = {
+        "depth": options.depth,
+        "dropout": options.dropout,
+        "classes": spec.classes,
+        "embedding": spec.embedding,
+        "tokens": tokens,
+        "gap": spec.gap,
+    }
+    net: nn.Module
+    if options.kind == "unet":
+        shared |= {"multipliers": options.multipliers, "attention": options.attention, "stem": options.stem}
+        net = UNet(spec.shape, options.width, **shared)
+    else:
+        net = DiT(spec.shape, options.width, patch=options.patch, **shared)
+    return Referring(net, ReferenceEncoder(spec.shape, REFERENCE_TOKEN)) if tokens else net

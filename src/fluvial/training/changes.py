@@ -8,7 +8,9 @@ from typing import Any
 from fluvial.training.config import TrainConfig
 
 # Changing these leaves every update as it is. Data may have moved: whether they are the same, their hash tells.
-_FREE = frozenset({"data", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"})
+_FREE = frozenset(
+    {"data", "captions", "encoder", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"}
+)
 
 
 def check_unchanged(config: TrainConfig, recorded: Any, where: Path) -> None:

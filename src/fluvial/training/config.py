@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
+from fluvial.training.presets import PRESETS
 from fluvial.training.toml import dump_toml, write_text
 
 CONFIG_FILE = "config.toml"
@@ -21,8 +22,21 @@ OBJECTIVES = ("cfm", "efm", "meanflow")
 PATHS = ("condot", "vp", "cosine")
 COUPLINGS = ("independent", "ot")
 PRECISIONS = ("no", "bf16", "fp16")
+SCHEDULES = ("linear", "constant")
 # Beyond these nothing can be trained; a slip of the keyboard would only run out of time or memory.
-LARGEST = {"size": 8192, "width": 65_536, "depth": 1000, "batch_size": 1_000_000}
+_COUNTS = (
+    "size",
+    "bank_size",
+    "reference_size",
+    "width",
+    "depth",
+    "steps",
+    "batch_size",
+    "log_every",
+    "checkpoint_every",
+    "keep",
+)
+LARGEST = {"reference_size": 1000, "size": 8192, "width": 65_536, "depth": 1000, "batch_size": 1_000_000}
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,29 @@ class TrainConfig:
     """Share of each batch that meanflow regresses on average velocities; on the rest it is cfm."""
     mean_power: float = 0.0
     """Exponent of meanflow's adaptive weight; 0 is the plain regression."""
+    flip: bool = False
+    """Train on each image and its mirror image."""
+    without_classes: str = ""
+    """Classes left out of the data, by name or number, with commas between them; such as new ones for --reference."""
     labels: bool = False
     """Condition the net on the labels of the data."""
+    captions: str = ""
+    """Condition the net on captions of the images of folder:PATH: a CSV file with the header file,caption."""
+    encoder: str = "all-MiniLM-L6-v2"
+    """What turns captions into vectors: the one of the extra fluvial[text], a folder with a CLIP text model,
+    or hub:OWNER/NAME."""
+    reference_size: int | None = None
+    """Condition the net on this many other images of the datum's class, so that it draws new classes from a few."""
     drop_cond: float = 0.1
     """Share of conditions dropped, so that the net also learns to do without them, as guidance needs."""
-    width: int = 256
-    """Width of the net's hidden layers, a multiple of 8."""
-    depth: int = 6
-    """Number of residual blocks."""
+    net: str = "mlp"
+    """The net: mlp for points, tables and small images; unet or dit for images; unet-cifar10 and dit-b are large."""
+    width: int | None = None
+    """Width of the net's layers (of a unet: its first level), a multiple of 8; the net's own by default."""
+    depth: int | None = None
+    """Number of residual blocks (of a unet: in each level); the net's own by default."""
+    dropout: float | None = None
+    """Share of features dropped in training; the net's own by default."""
     steps: int = 2000
     """Number of updates."""
     batch_size: int = 256
@@ -70,7 +99,11 @@ class TrainConfig:
     lr: float = 3e-3
     """Peak learning rate of AdamW."""
     warmup: int = 100
-    """Updates over which the learning rate rises, at most half of all; it then falls linearly to 0."""
+    """Updates over which the learning rate rises, at most half of all."""
+    schedule: str = "linear"
+    """What follows: linear, a fall to 0 at the last update, or constant."""
+    beta2: float = 0.95
+    """Decay of AdamW's mean of squared gradients."""
     weight_decay: float = 0.0
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
@@ -79,6 +112,8 @@ class TrainConfig:
     """Decay of the moving average of the weights, which samples are drawn with; it warms up from 0.1."""
     precision: str = "no"
     """Autocast of the net: no (float32), bf16, or fp16 (GPU only)."""
+    compile: bool = False
+    """Compile the net, which takes a minute or two and then makes it faster."""
     seed: int = 0
     """Seed of the split, the initial weights, the data order and every draw."""
     log_every: int = 10
@@ -103,6 +138,12 @@ class TrainConfig:
 
         self.check_values()
         parse_spec(self.data)
+        if self.captions:
+            from fluvial.data.captions import read_captions
+            from fluvial.data.text import require_encoder
+
+            read_captions(Path(self.captions).expanduser(), Path(self.data.partition(":")[2]).expanduser())
+            require_encoder(self.encoder)
 
     def check_values(self) -> None:
         """Check every field without looking at the disk: a run can be read where its data is absent.
@@ -113,14 +154,13 @@ class TrainConfig:
         """
         _check_types(dataclasses.asdict(self))
         _check_names(self)
-        counts = ("size", "bank_size", "width", "depth", "steps", "batch_size", "log_every", "checkpoint_every", "keep")
-        for name in counts:
+        for name in _COUNTS:
             value, largest = getattr(self, name), LARGEST.get(name, math.inf)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
             if value is not None and value > largest:
                 raise ValueError(f"{name} must be at most {largest}, got {value}")
-        if self.width % 8:
+        if self.width is not None and self.width % 8:
             raise ValueError(f"width must be a multiple of 8, got {self.width}")
         if not 0 <= self.mean_share <= 1:
             raise ValueError(f"mean_share must be in [0, 1], got {self.mean_share}")
@@ -131,10 +171,11 @@ class TrainConfig:
                 raise ValueError(f"{name} must be {expected}, got {value}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        for name in ("ema", "drop_cond"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("ema", "drop_cond", "beta2", "dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         _check_data_options(self)
+        _check_condition(self)
 
 
 def _check_types(values: Mapping[str, Any]) -> None:
@@ -154,6 +195,8 @@ def _check_names(config: TrainConfig) -> None:
     _check_name("path", config.path, PATHS)
     _check_name("coupling", config.coupling, COUPLINGS)
     _check_name("precision", config.precision, PRECISIONS)
+    _check_name("net", config.net, tuple(PRESETS))
+    _check_name("schedule", config.schedule, SCHEDULES)
     if config.objective == "efm" and config.coupling != "independent":
         raise ValueError(
             f"objective 'efm' needs coupling 'independent', got {config.coupling!r}: its target averages "
@@ -178,6 +221,26 @@ def _check_data_options(config: TrainConfig) -> None:
         raise ValueError(f"held_out must be a count or a share in [0, 1), got {held_out}")
     if held_out is not None and held_out < 0:
         raise ValueError(f"held_out must not be negative, got {held_out}")
+
+
+def _check_condition(config: TrainConfig) -> None:
+    asked = {"labels": config.labels, "captions": config.captions, "reference_size": config.reference_size}
+    kinds = [name for name, value in asked.items() if value]
+    if len(kinds) > 1:
+        raise ValueError(f"a net takes one kind of condition: give {kinds[0]} or {kinds[1]}, not both")
+    if not kinds or kinds == ["labels"]:
+        return
+    if config.objective == "efm":
+        raise ValueError(f"objective 'efm' cannot be given with {kinds[0]}: only labels have a bank of their own")
+    if config.coupling == "ot":
+        raise ValueError(
+            f"coupling 'ot' cannot be given with {kinds[0]}: it would tie the noise to the condition, and sampling "
+            "draws the noise without looking at it"
+        )
+    if config.captions and not config.data.startswith("folder:"):
+        raise ValueError(f"captions needs data folder:PATH, got {config.data!r}")
+    if config.reference_size and PRESETS[config.net].kind == "mlp":
+        raise ValueError(f"reference_size needs net unet or dit, got {config.net!r}")
 
 
 def write_config(config: TrainConfig, run: Path, *, data_hash: str | None = None) -> None:

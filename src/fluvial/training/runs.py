@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
 from fluvial.data import Dataset
-from fluvial.nn import MLP
+from fluvial.data.labels import class_numbers
 from fluvial.paths import GaussianPath
 from fluvial.training.build import NetSpec, build_net, build_path, read_net_spec
 from fluvial.training.changes import check_unchanged
@@ -45,8 +47,13 @@ class Run:
         """The probability path that the net was trained on."""
         return build_path(self.config)
 
+    @property
+    def left_out_classes(self) -> list[int]:
+        """Numbers of the classes that it was trained without."""
+        return class_numbers(self.config.without_classes, self.data_form.class_names)
+
     @cached_property
-    def net(self) -> MLP:
+    def net(self) -> nn.Module:
         """The net with its averaged weights, on the CPU, in evaluation mode.
 
         Raises:

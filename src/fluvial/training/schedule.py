@@ -1,7 +1,7 @@
 """Learning rate and EMA decay as pure functions of the step, so that a checkpoint needs only the step."""
 
 
-def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
+def learning_rate(step: int, *, steps: int, warmup: int, peak: float, constant: bool = False) -> float:
     r"""Learning rate of update ``step`` (from 0): a linear rise, then a linear fall to 0 at ``steps``.
 
     With :math:`w = \min(\text{warmup}, \text{steps} // 2)`: ``peak (step + 1) / w`` while ``step < w``, then
@@ -12,6 +12,7 @@ def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
         steps: Updates in all.
         warmup: Updates of the rise; at most half of all are used.
         peak: Largest learning rate.
+        constant: Whether the rate stays at its peak after the rise.
 
     Example:
         >>> [learning_rate(k, steps=8, warmup=2, peak=6.0) for k in range(8)]
@@ -20,7 +21,7 @@ def learning_rate(step: int, *, steps: int, warmup: int, peak: float) -> float:
     warmup = min(warmup, steps // 2)
     if step < warmup:
         return peak * (step + 1) / warmup
-    return peak * (steps - step) / (steps - warmup)
+    return peak if constant else peak * (steps - step) / (steps - warmup)
 
 
 def ema_decay(step: int, decay: float) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fluvial.data import Dataset, Standardization, load_dataset, parse_spec
+from fluvial.data.labels import class_numbers
 from fluvial.training.config import TrainConfig
 
 
@@ -49,12 +50,20 @@ def absolute_data(data: str) -> str:
 
 
 def load_source(config: TrainConfig) -> Dataset:
-    """The data set of a config; ``train`` is what is trained on, ``held_out`` what is not.
+    """The data set of a config; ``train`` is what is trained on (with mirror images, if so), ``held_out`` what is not.
 
     Raises:
         ValueError: If the data are absent or cannot be used.
     """
-    return load_dataset(config.data, seed=config.seed, size=config.size, held_out=config.held_out)
+    data = load_dataset(config.data, seed=config.seed, size=config.size, held_out=config.held_out)
+    if config.without_classes:
+        try:
+            data = data.without_classes(class_numbers(config.without_classes, data.class_names))
+        except ValueError as error:
+            raise ValueError(f"without_classes {config.without_classes!r}: {error}") from error
+    if config.flip:
+        data = data.with_parts(data.train.with_mirror_images(), data.held_out)
+    return data
 
 
 def check_same_data(data_hash: Any, train: Dataset, where: Path) -> None:

@@ -16,6 +16,7 @@ from fluvial.devices import to_device
 from fluvial.objectives import Batch
 from fluvial.training.build import NetSpec, build_net, build_objective
 from fluvial.training.checkpoints import Checkpoint
+from fluvial.training.conditions import condition_source, vectors_hash
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import DataOrder, dropout_stream, step_generator
 from fluvial.training.ema import EMA
@@ -47,6 +48,7 @@ class TrainState:
         train: Training data.
         spec: What the net is built from.
         accelerator: Places the net on a device and runs it in the config's precision.
+        vectors: Embeddings that the net is conditioned on, one for each training datum; None if it is not.
 
     Attributes:
         net: The net.
@@ -54,17 +56,27 @@ class TrainState:
         step: Updates made.
     """
 
-    def __init__(self, config: TrainConfig, train: Dataset, spec: NetSpec, accelerator: Accelerator) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: Dataset,
+        spec: NetSpec,
+        accelerator: Accelerator,
+        vectors: Tensor | None = None,
+    ) -> None:
         self._config, self._train, self._accelerator = config, train, accelerator
         self.spec, self.step = spec, 0
         self.net = build_net(spec, config.seed).to(accelerator.device)
         self.ema = EMA(self.net, config.ema)
         self._names = [name for name, _ in self.net.named_parameters()]
         self._adamw = torch.optim.AdamW(
-            self.net.parameters(), config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
+            self.net.parameters(), config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
         )
         objective = build_objective(config, train)
         self._logged: tuple[str, ...] = getattr(objective, "logged", ())
+        self._source, self._vectors_hash = condition_source(config, train, vectors), vectors_hash(vectors)
+        if config.compile:
+            self.net.compile()  # in place: the names of the weights stay as they are
         step = TrainStep(self.net, objective, self._autocast)
         self._forward, self._optimizer = accelerator.prepare(step, self._adamw)
         self._order = DataOrder(len(train), config.batch_size, config.seed)
@@ -77,7 +89,8 @@ class TrainState:
     def lr(self) -> float:
         """Learning rate of the next update."""
         config = self._config
-        return learning_rate(self.step, steps=config.steps, warmup=config.warmup, peak=config.lr)
+        constant = config.schedule == "constant"
+        return learning_rate(self.step, steps=config.steps, warmup=config.warmup, peak=config.lr, constant=constant)
 
     def update(self) -> None:
         """One update of the net and its average.
@@ -109,8 +122,9 @@ class TrainState:
         index = self._order.batch(self.step)
         x1, labels = self._train.take(index)
         cond = None
-        if self._config.labels and labels is not None:
-            cond = to_device(drop_conditions(labels, self._config.drop_cond, generator=generator), device)
+        if self._source is not None:
+            found = self._source(index, labels, generator=generator)
+            cond = to_device(drop_conditions(found, self._config.drop_cond, generator=generator), device)
         return Batch(to_device(x1, device), cond, to_device(index, device))
 
     def means(self) -> Means:
@@ -145,6 +159,7 @@ class TrainState:
         scaler = self._accelerator.scaler
         return {
             "net": dataclasses.asdict(self.spec),
+            "vectors_hash": self._vectors_hash,
             "sums": self._sums.tolist(),
             "count": self._count,
             "scaler": scaler.state_dict() if scaler is not None else {},
@@ -156,6 +171,8 @@ class TrainState:
         Raises:
             ValueError: If its net is not this one, or a file is damaged.
         """
+        if checkpoint.state.get("vectors_hash") != self._vectors_hash:
+            raise ValueError(f"the captions have changed: {checkpoint.folder} was trained with others")
         load_net(self.net, checkpoint, "model")
         load_net(self.ema.net, checkpoint, "ema")
         load_optimizer_tensors(self._adamw, self._names, checkpoint.tensors("optimizer"))

@@ -54,7 +54,9 @@ def matrix_entries(spec: NetSpec) -> int:
     """Entries of all matrices of a net: the multiplications of one forward pass on one datum.
 
     Example:
-        >>> matrix_entries(NetSpec((2,), 8, 1, None)) < matrix_entries(NetSpec((2,), 16, 1, None))
+        >>> from fluvial.training.presets import NetOptions
+        >>> narrow, wide = (NetSpec((2,), NetOptions("mlp", width=width, depth=1)) for width in (8, 16))
+        >>> matrix_entries(narrow) < matrix_entries(wide)
         True
     """
     return sum(layer.weight.numel() for layer in build_net(spec, 0).modules() if isinstance(layer, nn.Linear))

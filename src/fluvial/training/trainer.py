@@ -24,6 +24,7 @@ from fluvial.training.checkpoints import (
     save_checkpoint,
     step_folder,
 )
+from fluvial.training.conditions import caption_vectors
 from fluvial.training.config import TrainConfig, read_config, read_run_table, write_config
 from fluvial.training.folders import check_run_folder, prepare_run_folder
 from fluvial.training.interrupts import CaughtSignal, Interrupted, deferred_signals
@@ -85,7 +86,11 @@ class Trainer:
     ) -> None:
         config.validate()
         # A run works from any directory, not only from the one that it was started in.
-        self.config, self.run = dataclasses.replace(config, data=absolute_data(config.data)), Path(run)
+        captions = str(Path(config.captions).expanduser().absolute()) if config.captions else ""
+        self.config = dataclasses.replace(
+            config, data=absolute_data(config.data), captions=captions, encoder=_absolute_encoder(config.encoder)
+        )
+        self.run = Path(run)
         self.config.check_values()
         self._accelerator, self._progress = accelerator, progress
 
@@ -110,7 +115,9 @@ class Trainer:
         if self.config.tensorboard:
             check_tensorboard()
         train = self._load_data()
-        state = TrainState(self.config, train, net_spec(self.config, train), self._make_accelerator())
+        vectors = caption_vectors(self.config, train)
+        spec = net_spec(self.config, train, None if vectors is None else vectors.shape[1])
+        state = TrainState(self.config, train, spec, self._make_accelerator(), vectors)
         with run_lock(self.run):
             if resume:
                 self._restore(state, train)
@@ -209,6 +216,12 @@ class Trainer:
         if spec != state.spec:
             raise ValueError(f"the net has changed: {folder} holds {spec}, the config and data now make {state.spec}")
         state.restore(checkpoint)
+
+
+def _absolute_encoder(encoder: str) -> str:
+    from fluvial.data.text import ENCODER, HUB
+
+    return encoder if encoder == ENCODER or encoder.startswith(HUB) else str(Path(encoder).expanduser().absolute())
 
 
 class _Clock:

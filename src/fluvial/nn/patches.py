@@ -1,0 +1,76 @@
+"""Images as sequences of patches and back, and fixed positions for them."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def to_patches(x: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B n P"]:
+    """Square patches of images, row by row.
+
+    Args:
+        x: Images, shape ``(B, C, H, W)``, with H and W multiples of ``side``.
+        side: Side of a patch in pixels.
+
+    Returns:
+        Shape ``(B, (H / side) (W / side), C side^2)``.
+
+    Example:
+        >>> to_patches(torch.arange(8.0).reshape(1, 1, 2, 4), 2)
+        tensor([[[0., 1., 4., 5.],
+                 [2., 3., 6., 7.]]])
+    """
+    batch, channels, height, width = x.shape
+    grid = x.reshape(batch, channels, height // side, side, width // side, side)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def from_patches(patches: Float[Tensor, "B n P"], shape: tuple[int, int, int], side: int) -> Float[Tensor, "B C H W"]:
+    """Images of their patches: the inverse of :func:`to_patches`.
+
+    Args:
+        patches: Shape ``(B, n, C side^2)``.
+        shape: ``(C, H, W)``.
+        side: Side of a patch in pixels.
+
+    Example:
+        >>> x = torch.randn(2, 3, 4, 6)
+        >>> torch.equal(from_patches(to_patches(x, 2), (3, 4, 6), 2), x)
+        True
+    """
+    channels, height, width = shape
+    grid = patches.reshape(len(patches), height // side, width // side, channels, side, side)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), *shape)
+
+
+def grid_positions(rows: int, columns: int, dim: int) -> Float[Tensor, "n F"]:
+    """Sines and cosines of the row and of the column of each place of a grid.
+
+    Args:
+        rows: Rows of the grid.
+        columns: Columns of the grid.
+        dim: Number of features, a multiple of 4; half of them tell the row.
+
+    Returns:
+        Shape ``(rows columns, dim)``.
+
+    Source:
+        Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", appendix D.4, with the frequencies of Vaswani et al.
+        2017, "Attention Is All You Need", section 3.5.
+
+    Example:
+        >>> grid_positions(2, 3, 8).shape
+        torch.Size([6, 8])
+    """
+    quarter = dim // 4
+    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(quarter) / quarter)
+
+    def waves(count: int) -> Tensor:
+        angle = torch.arange(count)[:, None] * frequencies
+        return torch.cat([angle.sin(), angle.cos()], 1)
+
+    down = waves(rows)[:, None].expand(-1, columns, -1)
+    across = waves(columns)[None].expand(rows, -1, -1)
+    return torch.cat([down, across], 2).flatten(0, 1)

@@ -1,0 +1,138 @@
+"""Where the conditions of training rows come from: their labels, embeddings of their captions, or others of their
+class."""
+
+import hashlib
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fluvial.conditions import Condition, Embedding, Tokens
+from fluvial.data import Dataset
+from fluvial.training.config import TrainConfig
+
+
+@runtime_checkable
+class ConditionSource(Protocol):
+    """Gives the conditions of training rows: ``source(index, labels, generator=g)``."""
+
+    def __call__(self, index: Tensor, labels: Tensor | None, /, *, generator: torch.Generator) -> Condition: ...
+
+
+class Labels:
+    """Each row's own label."""
+
+    def __call__(self, index: Tensor, labels: Tensor | None, /, *, generator: torch.Generator) -> Condition:
+        """Labels ``(B,)``."""
+        if labels is None:
+            raise ValueError("labels needs data with labels, got none")
+        return labels
+
+
+class Vectors:
+    """Each row's own vector, such as its caption's embedding.
+
+    Args:
+        values: One vector for each training datum, shape ``(N, e)``.
+    """
+
+    def __init__(self, values: Float[Tensor, "N e"]) -> None:
+        self.values = values
+
+    def __call__(self, index: Tensor, labels: Tensor | None, /, *, generator: torch.Generator) -> Condition:
+        """Embeddings ``(B, e)``, all present."""
+        return Embedding.of(self.values[index])
+
+
+class References:
+    """Other data of each row's class, drawn without replacement; never the row itself.
+
+    Args:
+        train: Training data with labels.
+        size: How many; of smaller classes, all others.
+
+    Raises:
+        ValueError: If the data have no labels, or no class has two members.
+
+    Example:
+        >>> data = fv.Dataset(torch.arange(6.0), [0, 0, 0, 1, 1, 1])
+        >>> found = References(data, 2)(torch.tensor([0]), data.labels[:1], generator=torch.Generator())
+        >>> found.value.flatten().sort().values
+        tensor([1., 2.])
+    """
+
+    def __init__(self, train: Dataset, size: int) -> None:
+        if train.labels is None:
+            raise ValueError(f"reference_size needs data with labels, and {train.name} has none")
+        labels = train.labels
+        self._train, self._size, self._labels = train, size, labels
+        self._order = torch.argsort(labels, stable=True)  # rows by class
+        counts = torch.bincount(labels)
+        self._counts, self._starts = counts, counts.cumsum(0) - counts
+        self._place = torch.empty_like(labels)  # of each row within its class
+        self._place[self._order] = torch.arange(len(labels)) - self._starts[labels[self._order]]
+        if not bool((counts > 1).any()):
+            raise ValueError(f"reference_size needs a class with two data or more, and {train.name} has none")
+
+    def __call__(self, index: Tensor, labels: Tensor | None, /, *, generator: torch.Generator) -> Condition:
+        """Tokens ``(B, size, *D)``; those that a small class lacks are absent."""
+        rows, mask = self.rows(index, generator)
+        values, _ = self._train.take(rows.flatten())
+        return Tokens(values.reshape(*rows.shape, *self._train.shape), mask)
+
+    def rows(self, index: Int[Tensor, "B"], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rows of the references, ``(B, size)``, and which of them are there."""
+        classes = self._labels[index]
+        count, start = self._counts[classes], self._starts[classes]
+        draws = torch.rand(len(index), self._size, generator=generator, dtype=torch.float64)
+        taken = self._place[index][:, None]  # sorted places that are no longer free
+        found = []
+        for k in range(self._size):
+            place = (draws[:, k] * (count - 1 - k).clamp(min=1)).long()
+            for earlier in taken.unbind(1):
+                place = place + (place >= earlier)
+            found.append(place)
+            taken = torch.cat([taken, place[:, None]], 1).sort(1).values
+        places = torch.stack(found, 1)
+        mask = torch.arange(self._size) < (count - 1)[:, None]
+        return self._order[start[:, None] + torch.where(mask, places, 0)], mask
+
+
+def condition_source(config: TrainConfig, train: Dataset, vectors: Tensor | None = None) -> ConditionSource | None:
+    """Where the conditions of a config come from; None for an unconditional net.
+
+    Args:
+        config: The config.
+        train: Training data.
+        vectors: Embeddings of the captions of the training data.
+    """
+    if config.labels:
+        return Labels()
+    if config.reference_size is not None:
+        return References(train, config.reference_size)
+    return None if vectors is None else Vectors(vectors)
+
+
+def caption_vectors(config: TrainConfig, train: Dataset) -> Tensor | None:
+    """Embeddings of the captions of the training data, shape (N, e); None if the config names no captions.
+
+    Raises:
+        ValueError: If captions do not match the images.
+        ImportError: If there is no encoder.
+    """
+    if not config.captions:
+        return None
+    from fluvial.data.captions import read_captions
+    from fluvial.data.text import embed_sentences
+
+    folder = Path(config.data.partition(":")[2]).expanduser()
+    captions = read_captions(Path(config.captions).expanduser(), folder)
+    found = embed_sentences([captions[row] for row in train.rows.tolist()], config.encoder)
+    return torch.from_numpy(found)
+
+
+def vectors_hash(vectors: Tensor | None) -> str | None:
+    """SHA-256, in hexadecimal, of embeddings, so that a run continues with the same ones."""
+    return None if vectors is None else hashlib.sha256(vectors.numpy().tobytes()).hexdigest()
