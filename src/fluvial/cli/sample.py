@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from fluvial import __version__
-from fluvial.cli.sample_condition import Asked, Conditions, conditions
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
+from fluvial.cli.sample_condition import Asked, Conditions, conditions
 from fluvial.cli.samples import Form, check_form, check_memory, form_of, form_record, write_samples
 from fluvial.training.config import TrainConfig, read_config
 
