@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from fluvial.cli.demo import _replace
+from fluvial.cli.demo import RUNS, Demo, _replace
+from fluvial.cli.demo_figures import draw_losses
 from fluvial.cli.demo_measure import Score, Scores, SpaceScore, judge
 
 FILES = ["report.html", "samples.png", "loss.png", "nearest.png", "gap.png", "metrics.json"]
@@ -29,12 +30,18 @@ def test_files(demo):
     assert all((demo / name).stat().st_size > 1000 for name in FILES)
     values = json.loads((demo / "metrics.json").read_text())
     assert values["complete"] and values["classifier_accuracy"] >= 0.96
-    assert set(values["scores"]) == {"training digits", "CFM", "EFM", "exact field", "CFM + noise 0.1"}
+    jumps = {"Mean Flow, 1 step": 1, "Mean Flow, 2 steps": 2}
+    evaluations = {name: score["evaluations"] for name, score in values["scores"].items()}
+    exact = evaluations.pop("exact field")
+    assert evaluations == {"training digits": None, "CFM": 50, "EFM": 50, "CFM + noise 0.1": 50, **jumps}
+    assert exact in (49, 50)  # its last step is one of Euler's
+    assert values["runs"] == {"cfm": 30, "efm": 30, "meanflow": 45}
     assert values["scores"]["exact field"]["pixels"]["neighbour_ratio"] < 1e-3
     assert values["scores"]["training digits"]["frechet_over_reference"] == 1
     noisy, plain = values["scores"]["CFM + noise 0.1"], values["scores"]["CFM"]
     assert noisy["pixels"]["frechet"] > plain["pixels"]["frechet"]
-    assert len(values["gap"]["CFM"]["data"]["t"]) == len(values["gap"]["EFM"]["data"]["train"]["gap"])
+    assert set(values["gap"]) == {"CFM", "EFM", "Mean Flow"}
+    assert all(len(gap["data"]["train"]["gap"]) == len(gap["data"]["t"]) for gap in values["gap"].values())
 
 
 @pytest.mark.slow
@@ -48,8 +55,11 @@ def test_report_needs_nothing_else(demo):
 
 @pytest.mark.slow
 def test_runs_are_ordinary_runs(fluvial, demo, tmp_path):
-    for name in ("cfm", "efm"):
+    for name in RUNS:
         assert fluvial("sample", demo / name, "--n", 4, "--steps", 2, "--out", tmp_path / f"{name}.png").status == 0
+    jump = ("--solver", "meanflow", "--steps", 1, "--n", 4, "--out", tmp_path / "jumps.png")
+    assert fluvial("sample", demo / "meanflow", *jump).status == 0
+    assert "meanflow" in fluvial("sample", demo / "cfm", *jump).error
 
 
 def _content(folder):
@@ -114,6 +124,21 @@ def test_a_users_file_in_a_demos_run_is_named(fluvial, tmp_path):
     ).items()
 
 
+def test_a_run_that_an_older_demo_did_not_write_is_named(fluvial, tmp_path):
+    """Demos of two models stay replaceable, but a folder ``meanflow`` beside them is the user's."""
+    _earlier_demo(tmp_path)
+    Demo(out=tmp_path).validate()
+    (tmp_path / "meanflow").mkdir()
+    (tmp_path / "meanflow" / "config.toml").write_text("mine")
+    assert "meanflow is not of the earlier demo" in fluvial("demo", "--out", tmp_path).error
+    assert (tmp_path / "meanflow" / "config.toml").read_text() == "mine"
+    (tmp_path / "metrics.json").write_text('{"fluvial": "0.1.0", "command": "demo", "runs": {"meanflow": 3}}')
+    with pytest.raises(ValueError, match="cfm is not of the earlier demo"):
+        Demo(out=tmp_path).validate()
+    (tmp_path / "cfm").rename(tmp_path / "other")
+    Demo(out=tmp_path).validate()
+
+
 def test_foreign_folder_is_refused(fluvial, tmp_path):
     (tmp_path / "metrics.json").write_text('{"mine": 1}')
     assert "not of a demo" in fluvial("demo", "--out", tmp_path).error
@@ -143,6 +168,56 @@ def test_verdicts(ratio, frechet, word, kind):
     }
     sentence, judged = judge(Scores(0.98, rows), "net")
     assert word in sentence and judged == kind
+
+
+def _score(frechet: float, ratio: float, evaluations: int | None) -> Score:
+    return Score(SpaceScore(frechet, 0.0, 1.0), SpaceScore(1.0, 0.0, ratio), evaluations)
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "frechet", "ratio", "baseline", "start", "kind"),
+    [
+        (1, 1.5, 1.0, 1.4, "In 1 evaluation of the net, where CFM takes 50, it makes new digits: ", "good"),
+        (2, 1.5, 1.0, 1.9, "In 2 evaluations of the net, where CFM takes 50, it makes new digits: ", "good"),
+        (2, 1.9, 1.0, 1.4, "In 2 evaluations of the net, where CFM takes 50, it makes new digits, rougher ", "neutral"),
+        (1, 1.3, 1.2, 1.4, "In 1 evaluation of the net, where CFM takes 50, it makes new digits, rougher ", "neutral"),
+        (1, 2.9, 1.0, 1.4, "It has not learned digits well yet", "neutral"),  # over twice the baseline's distance
+        (1, 1.9, 1.0, 1.8, "It has not learned digits well yet", "neutral"),  # nor has the baseline
+        (1, 1.5, 0.1, 1.4, "It copies", "bad"),
+        (50, 1.9, 1.0, 1.4, "It has not learned digits well yet", "neutral"),  # as many evaluations as the baseline
+        (49, 1.5, 1.0, 1.4, "It makes new digits: ", "good"),
+        (None, 1.9, 1.0, 1.4, "It has not learned digits well yet", "neutral"),
+    ],
+)
+def test_verdicts_of_models_with_few_evaluations_compare(evaluations, frechet, ratio, baseline, start, kind):
+    rows = {
+        "training digits": _score(1.0, 1.0, None),
+        "CFM": _score(baseline, 1.0, 50),
+        "net": _score(frechet, ratio, evaluations),
+    }
+    sentence, judged = judge(Scores(0.98, rows), "net")
+    assert sentence.startswith(start) and judged == kind
+    assert (f"CFM's is {baseline:.2f} times" in sentence) == (evaluations in (1, 2))
+
+
+def test_recipes_name_the_runs_and_scale_with_the_steps():
+    from fluvial.cli.demo_run import DRAWS, EXACT, MODELS, OUTPUTS
+
+    assert tuple(recipe.objective for recipe in MODELS.values()) == RUNS and set(RUNS) <= set(OUTPUTS)
+    assert {model for model, _ in DRAWS.values()} == {*MODELS, EXACT}
+    assert [recipe.steps(1500) for recipe in MODELS.values()] == [1500, 1500, 2250]
+    assert [recipe.steps(1) for recipe in MODELS.values()] == [1, 1, 1]
+
+
+def test_loss_curve_of_a_weighted_loss_is_its_error():
+    """An adaptive weight makes a loss say nothing; the raw error is drawn."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    rows = [{"step": step, "loss": 0.5, "error": 3.0 + step} for step in range(4)]
+    draw_losses({"CFM": [{"step": 1, "loss": 2.0}], "Mean Flow": rows})(axes)
+    drawn = {line.get_color(): list(line.get_ydata()) for line in axes.lines if line.get_alpha()}
+    assert drawn == {"C0": [2.0], "C1": [3.0, 4.0, 5.0, 6.0]}
 
 
 def test_noise_of_the_control_is_independent_of_the_samples():

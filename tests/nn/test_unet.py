@@ -55,7 +55,7 @@ def test_odd_sides_are_halved_upwards_and_come_back(shape: tuple[int, ...]) -> N
     assert made(x, t).shape == x.shape and made(x, t).std() > 0
 
 
-def test_a_net_without_a_gap_has_one_level_too() -> None:
+def test_one_pixel_and_one_level_are_enough() -> None:
     made, (x, t) = net((1, 1, 1), multipliers=(1,)), points(2, (1, 1, 1))
     assert made(x, t).shape == x.shape
 
@@ -216,15 +216,16 @@ COMPILED = """
 import sys, torch, fluvial as fv
 from fluvial.nn.unet import UNet
 torch.manual_seed(0)
-net = UNet((1, 5, 5), width=8, multipliers=(1, 1), tokens=3, gap=True).eval()
-for parameter in net.parameters():
-    torch.nn.init.normal_(parameter, std=0.1)
-x, t, cond = torch.randn(3, 1, 5, 5), torch.rand(3), fv.Tokens.of(torch.randn(3, 2, 3))
 backend = sys.argv[1]
+levels = {"aot_eager": (1, 1), "inductor": (1,)}[backend]  # a second level doubles the time that the latter takes
+net = UNet((1, 5, 5), width=8, multipliers=levels, tokens=3, gap=True).eval()
+for parameter in net.parameters():
+    torch.nn.init.normal_(parameter, std=0.3)
+x, t, cond = torch.randn(3, 1, 5, 5), torch.rand(3), fv.Tokens.of(torch.randn(3, 2, 3))
 with torch.set_grad_enabled(backend == "aot_eager"):
     expected = net(x, t, cond, t + 0.1)
     compiled = torch.compile(net, fullgraph=True, backend=backend)(x, t, cond, t + 0.1)
-assert expected.std() > 0.1
+assert expected.std() > 0.05
 torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
 if backend == "aot_eager":
     expected.square().mean().backward()

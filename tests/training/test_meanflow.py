@@ -10,6 +10,9 @@ import torch
 
 import fluvial as fv
 from fluvial.training import TrainConfig, Trainer, load_run
+from fluvial.training.build import build_objective
+from fluvial.training.consistency import inconsistency
+from fluvial.training.source import load_source
 
 
 def test_a_run_knows_average_velocities_and_logs_raw_errors(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -23,6 +26,36 @@ def test_a_run_knows_average_velocities_and_logs_raw_errors(tiny: Callable[..., 
     assert all(row["share"] == pytest.approx(3 / 7) for row in rows)  # 40 % of 7 rows, rounded
     assert all(row["error"] > 0 and row["error_between"] > 0 for row in rows)
     assert rows[0]["error"] != rows[0]["loss"]
+    assert all(0 <= row["inconsistency"] < 10 for row in rows)
+
+
+class Gaussian(torch.nn.Module):
+    """Velocity of data N(0, s^2) on the straight path: its average, or at the start of each jump."""
+
+    def __init__(self, average: bool) -> None:
+        super().__init__()
+        self.average = average
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Any = None, r: Any = None) -> torch.Tensor:
+        t, r = t.double()[:, None], r.double()[:, None]
+        ahead, here = (((1 - s) ** 2 + 0.09 * s**2).sqrt() for s in (r, t))
+        if self.average:
+            return x * (ahead / here - 1) / (r - t)
+        return x * (0.09 * t - (1 - t)) / here**2
+
+
+def test_only_average_velocities_are_consistent() -> None:
+    data = fv.Dataset(torch.randn(100, 3))
+    found = [inconsistency(Gaussian(average), fv.CondOT(), data, seed=0, step=7) for average in (True, False)]
+    assert found[0] < 1e-6 and found[1] > 0.05
+
+
+def test_guidance_reaches_the_target(tiny: Callable[..., TrainConfig]) -> None:
+    config = tiny(objective="meanflow", labels=True, mean_omega=1.5, mean_kappa=0.25)
+    objective = build_objective(config, load_source(config).train)
+    assert isinstance(objective, fv.MeanFlow) and (objective.omega, objective.kappa) == (1.5, 0.25)
+    with pytest.raises(ValueError, match="mean_omega and mean_kappa need a condition"):
+        tiny(objective="meanflow", mean_omega=1.5).check_values()
 
 
 def test_it_resumes_bit_for_bit(

@@ -1,4 +1,4 @@
-"""``fluvial demo``: trains two models on real digits, samples them and holds both against the exact field."""
+"""``fluvial demo``: trains three models on real digits, samples them and holds them against the exact field."""
 
 import json
 import sys
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
 DIGIT_VALUES = 64
 """Numbers in one digit."""
+RUNS = ("cfm", "efm", "meanflow")
+"""Folders of the runs in a demo's folder."""
+_FIRST_RUNS = ("cfm", "efm")  # those of demos that do not say which runs they have
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Train two models on real handwritten digits, check whether their samples are new, and write a report."""
+    """Train three models on real handwritten digits, check whether their samples are new, and write a report."""
 
     EPILOGUE: ClassVar[str] = """\
 writes, in the folder --out:
@@ -36,7 +39,9 @@ writes, in the folder --out:
   gap.png         distance of each model to the exact field against time
   loss.png        training losses
   metrics.json    every number
-  cfm/, efm/      the runs: fluvial sample runs/demo/cfm --n 64 --out more.png
+  cfm/, efm/, meanflow/  the runs, to be sampled again:
+      fluvial sample runs/demo/cfm --n 64 --out more.png
+      fluvial sample runs/demo/meanflow --solver meanflow --steps 1 --n 64 --out jumps.png
 
 A second demo in the same folder replaces the first once it is complete; other files stay.
 
@@ -48,7 +53,7 @@ examples:
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/demo")
     """Folder to write to: a new or empty one, or that of an earlier demo."""
     steps: int = 1500
-    """Updates per model."""
+    """Updates of CFM and of EFM; the Mean Flow, which samples in one or two steps, makes half as many again."""
     seed: int = 0
     """Seed of the split, the training and the samples."""
     samples: int = 2000
@@ -68,7 +73,7 @@ examples:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         if self.samples < 16:
             raise ValueError(f"--samples must be at least 16, got {self.samples}")
-        needed = 12 * 4 * self.samples * DIGIT_VALUES  # three models' samples, and those with noise, in a few copies
+        needed = 18 * 4 * self.samples * DIGIT_VALUES  # five sets of samples, and one with noise, in a few copies
         check_fits(needed, f"--samples {self.samples}", "ask for fewer")
         for path in (self.out, self.out / "metrics.json"):
             check_writable(path)
@@ -77,10 +82,14 @@ examples:
     def _check_replaceable(self) -> None:
         if not self.out.is_dir() or not any(self.out.iterdir()):
             return
-        if not _is_demo(self.out):
+        own = _own_runs(self.out)
+        if own is None:
             raise ValueError(f"--out {str(self.out)!r} holds files that are not of a demo; choose another folder")
-        for name in ("cfm", "efm"):
-            foreign = foreign_file(self.out / name) if (self.out / name).is_dir() else None
+        for name in RUNS:
+            folder = self.out / name
+            if name not in own and folder.exists():
+                raise ValueError(f"{folder} is not of the earlier demo and a new demo would replace it; move it first")
+            foreign = foreign_file(folder) if folder.is_dir() else None
             if foreign is not None:
                 raise ValueError(f"{foreign} was not written by fluvial and a new demo would remove it; move it first")
 
@@ -125,13 +134,16 @@ def _replace(workshop: Path, out: Path, names: Sequence[str]) -> None:
             raise
 
 
-def _is_demo(folder: Path) -> bool:
-    """Whether an earlier demo wrote this folder."""
+def _own_runs(folder: Path) -> Sequence[str] | None:
+    """Names of the runs that an earlier demo wrote to this folder; None if none did."""
     try:
         values = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and "fluvial" in values and values.get("command") == "demo"
+        return None
+    if not (isinstance(values, dict) and "fluvial" in values and values.get("command") == "demo"):
+        return None
+    runs = values.get("runs", _FIRST_RUNS)
+    return tuple(runs) if isinstance(runs, dict) else _FIRST_RUNS
 
 
 def _print_summary(scores: "Scores", names: list[str], out: Path) -> None:

@@ -13,12 +13,12 @@ GRID = 64
 
 
 def draw_samples_figure(sets: "Mapping[str, Tensor]") -> Callable[[Any], None]:
-    """Grids of the first 64 images of every set, two sets to a row."""
+    """Grids of the first 64 images of every set, three sets to a row."""
     from fluvial.audits.pictures import mosaic, show
 
     def fill(figure: Any) -> None:
         figure.get_layout_engine().set(wspace=0.06, hspace=0.05)
-        for ax in figure.subplots(-(-len(sets) // 2), 2, squeeze=False).flat:
+        for ax in figure.subplots(-(-len(sets) // 3), 3, squeeze=False).flat:
             ax.set_axis_off()
         for ax, (name, x) in zip(figure.axes, sets.items(), strict=False):
             show(ax, mosaic(x[:GRID], columns=8))
@@ -48,11 +48,11 @@ def draw_nearest(sets: "Mapping[str, Tensor]", train: "Tensor") -> Callable[[Any
 
 
 def draw_losses(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> Callable[[Any], None]:
-    """Training loss of every model against the step, as logged and as a running mean."""
+    """Training loss of every model against the step, as logged and as a running mean; without weights, where it has."""
 
     def draw(axes: Any) -> None:
         for number, (name, rows) in enumerate(curves.items()):
-            steps, losses = [row["step"] for row in rows], [row["loss"] for row in rows]
+            steps, losses = [row["step"] for row in rows], [row.get("error", row["loss"]) for row in rows]
             axes.plot(steps, losses, color=f"C{number}", alpha=0.3, linewidth=1)
             axes.plot(steps, _running_mean(losses), color=f"C{number}", label=name)
         axes.set(xlabel="step", ylabel="training loss (squared error per pixel)")
@@ -77,10 +77,13 @@ def draw_gaps(findings: "Mapping[str, Finding]") -> Callable[[Any], None]:
     """Squared gap to the exact field against t, for every model, on training and held-out digits."""
 
     def draw(axes: Any) -> None:
+        styles = {"train": "-", "held_out": "--"}
         for number, (name, finding) in enumerate(findings.items()):
-            for key, style, words in (("train", "-", "training"), ("held_out", "--", "held-out")):
-                gap = finding.data[key]["gap"]
-                axes.plot(finding.data["t"], gap, style, color=f"C{number}", label=f"{name}, {words} digits")
+            for key, style in styles.items():
+                label = name if key == "train" else None
+                axes.plot(finding.data["t"], finding.data[key]["gap"], style, color=f"C{number}", label=label)
+        for key, words in (("train", "on training digits"), ("held_out", "on held-out digits")):
+            axes.plot([], [], styles[key], color="C4", label=words)
         axes.set_yscale("log", nonpositive="clip")
         axes.set(xlabel="t (0 noise, 1 data)", ylabel=r"squared gap $E\,\|u_\theta - u^*\|^2$", xlim=(0, 1))
         axes.legend(ncols=2)

@@ -19,6 +19,10 @@ NOISE = 0.1
 REFERENCE = "training digits"
 FRESH = (0.85, 1.15)
 CLOSE = 1.7
+ROUGH = 2.0
+"""A model of few evaluations counts as rough up to this many times the Fréchet distance of the baseline."""
+BASELINE = "CFM"
+"""What models that sample with fewer evaluations are compared with."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,12 @@ class Score:
     Args:
         features: In the 64 penultimate features of the classifier.
         pixels: In pixels, in [-1, 1]^64.
+        evaluations: Field evaluations spent on each image; None for real ones.
     """
 
     features: SpaceScore
     pixels: SpaceScore
+    evaluations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,12 @@ class Scores:
 
 
 def measure(
-    train: "Dataset", held_out: "Dataset", samples: "Mapping[str, Tensor]", *, progress: ProgressCallback
+    train: "Dataset",
+    held_out: "Dataset",
+    samples: "Mapping[str, Tensor]",
+    evaluations: Mapping[str, int],
+    *,
+    progress: ProgressCallback,
 ) -> Scores:
     """Scores every set of samples, and the training digits, against the held-out digits."""
     from fluvial.metrics import ClassifierFeatures
@@ -92,7 +103,7 @@ def measure(
     rows: dict[str, Score] = {}
     for name, x in {REFERENCE: train.x, **samples}.items():
         parts = {key: _score(space(x), *known[key], own=name == REFERENCE) for key, space in spaces.items()}
-        rows[name] = Score(**parts)
+        rows[name] = Score(**parts, evaluations=evaluations.get(name))
         progress(Progress("measure", len(rows) + 1, total))
     return Scores(features.accuracy(held_out.x, _labels(held_out)), rows)
 
@@ -115,14 +126,37 @@ def _score(x: "Tensor", train: "Tensor", held_out: "Tensor", *, own: bool) -> Sp
 
 
 def judge(scores: Scores, name: str) -> tuple[str, str]:
-    """One sentence on a model, and whether it is ``"good"``, ``"bad"`` or ``"neutral"`` news."""
+    """One sentence on a model, and whether it is ``"good"``, ``"bad"`` or ``"neutral"`` news.
+
+    A model that spends at most half of the baseline's evaluations on a sample is compared with the baseline.
+    """
     ratio, relative = scores.rows[name].pixels.neighbour_ratio, scores.relative(name)
     quality = f"the Fréchet distance to held-out digits is {relative:.2f} times that of the training digits"
     distance = f"{ratio:.2f} times as far from the nearest training digit as held-out digits are"
+    saving = _saving(scores, name)
+    if saving:
+        quality += f" ({BASELINE}'s is {scores.relative(BASELINE):.2f} times)"
     if ratio < 0.5:
         return f"It copies: its samples are {distance}; {quality}.", "bad"
     if ratio < FRESH[0]:
         return f"It leans on the training digits: its samples are {distance}; {quality}.", "neutral"
-    if ratio > FRESH[1] or relative > CLOSE:
+    if not _learned(scores, name):
+        if saving and _learned(scores, BASELINE) and relative <= ROUGH * scores.relative(BASELINE):
+            words = f"{saving}, it makes new digits, rougher than {BASELINE}'s"
+            return f"{words}: {quality}, and its samples are {distance}.", "neutral"
         return f"It has not learned digits well yet: {quality}, and its samples are {distance}.", "neutral"
-    return f"It makes new digits: its samples are {distance}, and {quality}.", "good"
+    words = f"{saving}, it makes new digits" if saving else "It makes new digits"
+    return f"{words}: its samples are {distance}, and {quality}.", "good"
+
+
+def _learned(scores: Scores, name: str) -> bool:
+    """Whether a model's samples are about as near to real digits as fresh data are."""
+    return scores.rows[name].pixels.neighbour_ratio <= FRESH[1] and scores.relative(name) <= CLOSE
+
+
+def _saving(scores: Scores, name: str) -> str:
+    """How many evaluations a model needs where the baseline needs many more; empty if it does not."""
+    few, many = (scores.rows[key].evaluations if key in scores.rows else None for key in (name, BASELINE))
+    if few is None or many is None or 2 * few > many:
+        return ""
+    return f"In {few} evaluation{'s' if few > 1 else ''} of the net, where {BASELINE} takes {many}"

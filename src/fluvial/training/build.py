@@ -70,7 +70,14 @@ def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow
         return EFM(path, train, config.bank_size)
     coupling = OptimalTransport(within_labels=config.labels) if config.coupling == "ot" else Independent()
     if config.objective == "meanflow":
-        return MeanFlow(path, coupling, share=config.mean_share, power=config.mean_power)
+        return MeanFlow(
+            path,
+            coupling,
+            share=config.mean_share,
+            power=config.mean_power,
+            omega=config.mean_omega,
+            kappa=config.mean_kappa,
+        )
     return CFM(path, coupling)
 
 

@@ -69,6 +69,11 @@ class TrainConfig:
     """Share of each batch that meanflow regresses on average velocities; on the rest it is cfm."""
     mean_power: float = 0.0
     """Exponent of meanflow's adaptive weight; 0 is the plain regression."""
+    mean_omega: float = 1.0
+    """Guidance inside meanflow's target, at no cost in sampling: weight of the data's velocity; the guidance scale is
+    omega / (1 - kappa). Needs a condition."""
+    mean_kappa: float = 0.0
+    """Weight of the net's own conditional velocity there, in [0, 1)."""
     flip: bool = False
     """Train on each image and its mirror image."""
     without_classes: str = ""
@@ -169,9 +174,11 @@ class TrainConfig:
             if not 0 <= value < math.inf:
                 expected = "finite and not negative" if isinstance(value, float) else "at least 0"
                 raise ValueError(f"{name} must be {expected}, got {value}")
+        if not abs(self.mean_omega) < math.inf:
+            raise ValueError(f"mean_omega must be finite, got {self.mean_omega}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        for name in ("ema", "drop_cond", "beta2", "dropout"):
+        for name in ("ema", "drop_cond", "beta2", "dropout", "mean_kappa"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         _check_data_options(self)
@@ -228,6 +235,8 @@ def _check_condition(config: TrainConfig) -> None:
     kinds = [name for name, value in asked.items() if value]
     if len(kinds) > 1:
         raise ValueError(f"a net takes one kind of condition: give {kinds[0]} or {kinds[1]}, not both")
+    if not kinds and (config.mean_omega, config.mean_kappa) != (1.0, 0.0):
+        raise ValueError("mean_omega and mean_kappa need a condition: give labels, captions or reference_size")
     if not kinds or kinds == ["labels"]:
         return
     if config.objective == "efm":

@@ -15,7 +15,7 @@ from torch import nn
 
 from fluvial.data import Dataset
 from fluvial.progress import Progress, ProgressCallback
-from fluvial.training.build import net_spec, read_net_spec
+from fluvial.training.build import build_path, net_spec, read_net_spec
 from fluvial.training.changes import check_unchanged
 from fluvial.training.checkpoints import (
     latest_checkpoint,
@@ -26,6 +26,7 @@ from fluvial.training.checkpoints import (
 )
 from fluvial.training.conditions import caption_vectors
 from fluvial.training.config import TrainConfig, read_config, read_run_table, write_config
+from fluvial.training.consistency import inconsistency
 from fluvial.training.folders import check_run_folder, prepare_run_folder
 from fluvial.training.interrupts import CaughtSignal, Interrupted, deferred_signals
 from fluvial.training.lock import run_lock
@@ -139,7 +140,7 @@ class Trainer:
             state.update()
             last = state.step == config.steps
             if last or state.step % config.log_every == 0:
-                self._report(state, log, lr, clock.rate(state.step))
+                self._report(state, train, log, lr, clock.rate(state.step))
             if last or state.step % config.checkpoint_every == 0:
                 self._save(state, train)
             if config.sample_every and state.step % config.sample_every == 0:
@@ -150,7 +151,7 @@ class Trainer:
         if caught.signum is not None:
             raise Interrupted(caught.signum, state.step, self._save(state, train))
 
-    def _report(self, state: TrainState, log: MetricsLog, lr: float, rate: float) -> None:
+    def _report(self, state: TrainState, train: Dataset, log: MetricsLog, lr: float, rate: float) -> None:
         means = state.take_means()
         examples = rate * self.config.batch_size
         log.write(
@@ -159,6 +160,7 @@ class Trainer:
                 "loss": means.loss,
                 "grad_norm": means.grad_norm,
                 **means.logs,
+                **self._consistency(state, train),
                 "lr": lr,
                 "examples_per_second": round(examples, 1),
             },
@@ -166,6 +168,13 @@ class Trainer:
         if self._progress is not None:
             values = {"loss": means.loss, "rate": rate}
             self._progress(Progress(f"train {self.config.objective}", state.step, self.config.steps, values))
+
+    def _consistency(self, state: TrainState, train: Dataset) -> dict[str, float]:
+        if self.config.objective != "meanflow":
+            return {}
+        path = build_path(self.config)
+        found = inconsistency(state.ema.net, path, train, seed=self.config.seed, step=state.step)
+        return {"inconsistency": found}
 
     def _save(self, state: TrainState, train: Dataset) -> Path:
         latest = latest_checkpoint(self.run)
