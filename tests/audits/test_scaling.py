@@ -23,11 +23,11 @@ from fluvial.audits.sweep import SOLVER, run_sweep
 from fluvial.audits.third_rule import copying, two_nearest
 from fluvial.data import Dataset, load_dataset
 from fluvial.metrics import ClassifierFeatures, frechet_distance
+from fluvial.presets import NetOptions
 from fluvial.progress import Progress
 from fluvial.solvers.sampling import draw_samples
 from fluvial.training import Interrupted, TrainConfig, Trainer
 from fluvial.training.build import NetSpec, build_net
-from fluvial.training.presets import NetOptions
 from fluvial.training.subsets import matrix_entries, nested_subset, train_net, updates_of_equal_compute
 from fluvial.training.sweep import SweepSettings, check_sweep_folder
 

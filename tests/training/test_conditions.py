@@ -14,10 +14,10 @@ from scipy import stats
 import fluvial as fv
 from fluvial.conditions import Embedding, Tokens
 from fluvial.data import save_images
+from fluvial.presets import PRESETS
 from fluvial.training import TrainConfig, Trainer, load_run
 from fluvial.training.build import build_net, net_spec, read_net_spec
 from fluvial.training.conditions import References, caption_vectors, condition_source
-from fluvial.training.presets import PRESETS
 from fluvial.training.source import load_source
 
 
@@ -158,6 +158,7 @@ def test_a_run_with_references(net: str, same_tensors: Callable[..., bool], tmp_
         ({"reference_size": 2, "net": "unet", "coupling": "ot"}, "'ot' cannot be given with reference_size"),
         ({"captions": "x.csv"}, "captions needs data folder:PATH, got 'digits'"),
         ({"net": "unte"}, "did you mean 'unet'"),
+        ({"dropout": 0.1}, "dropout needs net unet or dit, got 'mlp'"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"beta2": 1.0}, r"beta2 must be in \[0, 1\), got 1.0"),
         ({"schedule": "cosine"}, "schedule must be one of linear, constant"),

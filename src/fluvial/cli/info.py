@@ -9,8 +9,8 @@ import tyro
 from fluvial.cli.classes import list_classes
 from fluvial.cli.folders import size_on_disk
 from fluvial.cli.render import console, format_value, json_text
+from fluvial.presets import PRESETS
 from fluvial.training.config import TrainConfig, read_config
-from fluvial.training.presets import PRESETS
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Small networks that are fields: ``net(x, t, cond=None, r=None)``."""
 
 from fluvial.nn.attention import SelfAttention, TokenAttention
+from fluvial.nn.by_name import preset
 from fluvial.nn.conditioning import Conditioning
 from fluvial.nn.diffusers import wrap_diffusers
 from fluvial.nn.dit import DiT
@@ -20,5 +21,6 @@ __all__ = [
     "TimeEmbedding",
     "TokenAttention",
     "UNet",
+    "preset",
     "wrap_diffusers",
 ]

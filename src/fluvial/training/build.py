@@ -9,12 +9,13 @@ from torch import nn
 
 from fluvial.couplings import Independent, OptimalTransport
 from fluvial.data import Dataset
-from fluvial.nn import MLP, DiT, ReferenceEncoder, Referring, UNet
+from fluvial.nn import ReferenceEncoder, Referring
+from fluvial.nn.by_name import assemble
 from fluvial.objectives import CFM, EFM, MeanFlow
 from fluvial.paths import VP, CondOT, Cosine, GaussianPath
+from fluvial.presets import PRESETS, NetOptions
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import weights_stream
-from fluvial.training.presets import PRESETS, NetOptions
 
 REFERENCE_TOKEN = 64
 """Length of the tokens that reference images become."""
@@ -152,23 +153,7 @@ def build_net(spec: NetSpec, seed: int) -> nn.Module:
 
 
 def _net(spec: NetSpec) -> nn.Module:
-    options, tokens = spec.options, REFERENCE_TOKEN if spec.references else None
-    if options.kind == "mlp":
-        return MLP(
-            spec.shape, options.width, options.depth, classes=spec.classes, embedding=spec.embedding, gap=spec.gap
-        )
-    shared: dict[str, Any] = {
-        "depth": options.depth,
-        "dropout": options.dropout,
-        "classes": spec.classes,
-        "embedding": spec.embedding,
-        "tokens": tokens,
-        "gap": spec.gap,
-    }
-    net: nn.Module
-    if options.kind == "unet":
-        shared |= {"multipliers": options.multipliers, "attention": options.attention, "stem": options.stem}
-        net = UNet(spec.shape, options.width, **shared)
-    else:
-        net = DiT(spec.shape, options.width, patch=options.patch, **shared)
+    tokens = REFERENCE_TOKEN if spec.references else None
+    kinds = {"classes": spec.classes, "embedding": spec.embedding, "tokens": tokens}
+    net = assemble(spec.options, spec.shape, **kinds, gap=spec.gap)
     return Referring(net, ReferenceEncoder(spec.shape, REFERENCE_TOKEN)) if tokens else net

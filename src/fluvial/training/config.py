@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
-from fluvial.training.presets import PRESETS
+from fluvial.presets import PRESETS
 from fluvial.training.toml import dump_toml, write_text
 
 CONFIG_FILE = "config.toml"
@@ -181,6 +181,8 @@ class TrainConfig:
         for name in ("ema", "drop_cond", "beta2", "dropout", "mean_kappa"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if self.dropout and PRESETS[self.net].kind == "mlp":
+            raise ValueError(f"dropout needs net unet or dit, got {self.net!r}")
         _check_data_options(self)
         _check_condition(self)
 

@@ -54,7 +54,7 @@ def matrix_entries(spec: NetSpec) -> int:
     """Entries of all matrices of a net: the multiplications of one forward pass on one datum.
 
     Example:
-        >>> from fluvial.training.presets import NetOptions
+        >>> from fluvial.presets import NetOptions
         >>> narrow, wide = (NetSpec((2,), NetOptions("mlp", width=width, depth=1)) for width in (8, 16))
         >>> matrix_entries(narrow) < matrix_entries(wide)
         True
