@@ -15,7 +15,7 @@ class NetOptions:
         multipliers: Of a UNet, features of each level in widths.
         attention: Of a UNet, side lengths at which it has self-attention; None for the small ones.
         stem: Of a UNet, side of the squares of pixels that become one position.
-        patch: Of a DiT, side of a patch in pixels.
+        patch: Of a DiT, side of a patch in pixels; None for the largest, up to 8, that leaves 4 x 4 patches.
         dropout: Share of features dropped in training.
     """
 
@@ -25,15 +25,15 @@ class NetOptions:
     multipliers: tuple[int, ...] = ()
     attention: tuple[int, ...] | None = None
     stem: int = 1
-    patch: int = 1
+    patch: int | None = None
     dropout: float = 0.0
 
 
 PRESETS: Mapping[str, NetOptions] = {
     "mlp": NetOptions("mlp", width=256, depth=6),
-    "unet": NetOptions("unet", width=32, depth=1, multipliers=(1, 2, 2)),
+    "unet": NetOptions("unet", width=32, depth=1, multipliers=(1, 2), stem=2),
     "unet-cifar10": NetOptions("unet", width=128, depth=2, multipliers=(1, 2, 2, 2), attention=(16,), dropout=0.1),
-    "dit": NetOptions("dit", width=192, depth=6, patch=4),
+    "dit": NetOptions("dit", width=128, depth=4),
     "dit-b": NetOptions("dit", width=768, depth=12, patch=2),
 }
 """Presets by name: the MLP for points, tables and small images, UNets and DiTs for images."""

@@ -177,9 +177,10 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.allclose(made(x, t), made(x, t))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("options", [{}, {"tokens": 3}, {"stem": 2}])
-def test_forward_mode_equals_finite_differences(options: dict[str, int]) -> None:
-    made = net(gap=True, **options).double()
+def test_forward_mode_equals_finite_differences(options: dict[str, int], layout: torch.memory_format) -> None:
+    made = net(gap=True, **options).double().to(memory_format=layout)
     x, t = (value.double() for value in points())
     tangents = (torch.randn_like(x), torch.ones_like(t))
     cond = fv.Tokens.of(torch.randn(3, 2, 3, dtype=torch.float64)) if options.get("tokens") else None

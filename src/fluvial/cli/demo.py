@@ -39,15 +39,16 @@ writes, in the folder --out:
   gap.png         distance of each model to the exact field against time
   loss.png        training losses
   metrics.json    every number
-  cfm/, efm/, meanflow/  the runs, to be sampled again:
-      fluvial sample runs/demo/cfm --n 64 --out more.png
-      fluvial sample runs/demo/meanflow --solver meanflow --steps 1 --n 64 --out jumps.png
+  cfm/, efm/      the runs of conditional and of empirical flow matching
+  meanflow/       the run of the Mean Flow, which samples in one or two steps
 
 A second demo in the same folder replaces the first once it is complete; other files stay.
 
 examples:
   fluvial demo
   fluvial demo --steps 4000 --seed 1 --out runs/long-demo
+  fluvial sample runs/demo/cfm --n 64 --out more.png
+  fluvial sample runs/demo/meanflow --solver meanflow --steps 1 --n 64 --out in-one-step.png
 """
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/demo")
@@ -57,7 +58,7 @@ examples:
     seed: int = 0
     """Seed of the split, the training and the samples."""
     samples: int = 2000
-    """Samples per model that the scores are computed on."""
+    """Samples of each kind that the scores are computed on."""
     json: bool = False
     """Print metrics.json on stdout instead of the table."""
 

@@ -135,7 +135,8 @@ def judge(scores: Scores, name: str) -> tuple[str, str]:
     distance = f"{ratio:.2f} times as far from the nearest training digit as held-out digits are"
     saving = _saving(scores, name)
     if saving:
-        quality += f" ({BASELINE}'s is {scores.relative(BASELINE):.2f} times)"
+        quality += f" ({BASELINE}: {scores.relative(BASELINE):.2f})"
+        distance += f" ({BASELINE}: {scores.rows[BASELINE].pixels.neighbour_ratio:.2f})"
     if ratio < 0.5:
         return f"It copies: its samples are {distance}; {quality}.", "bad"
     if ratio < FRESH[0]:

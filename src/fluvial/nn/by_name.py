@@ -8,6 +8,7 @@ from torch import nn
 
 from fluvial.nn.dit import DiT
 from fluvial.nn.mlp import MLP
+from fluvial.nn.patches import patch_side
 from fluvial.nn.unet import UNet
 from fluvial.presets import PRESETS, NetOptions
 
@@ -73,4 +74,5 @@ def assemble(
     if options.kind == "unet":
         shared |= {"multipliers": options.multipliers, "attention": options.attention, "stem": options.stem}
         return UNet(shape, options.width, **shared)
-    return DiT(shape, options.width, patch=options.patch, **shared)
+    patch = patch_side(shape) if options.patch is None else options.patch
+    return DiT(shape, options.width, patch=patch, **shared)

@@ -74,3 +74,19 @@ def grid_positions(rows: int, columns: int, dim: int) -> Float[Tensor, "n F"]:
     down = waves(rows)[:, None].expand(-1, columns, -1)
     across = waves(columns)[None].expand(rows, -1, -1)
     return torch.cat([down, across], 2).flatten(0, 1)
+
+
+def patch_side(shape: tuple[int, ...], largest: int = 8, least: int = 4) -> int:
+    """The largest side of a patch, in pixels, that divides an image and leaves ``least`` patches along its sides.
+
+    Args:
+        shape: Shape ``(C, H, W)`` of the image.
+        largest: Largest side.
+        least: Fewest patches along a side.
+
+    Example:
+        >>> [patch_side((1, side, side)) for side in (8, 28, 32, 64)]
+        [2, 7, 8, 8]
+    """
+    fitting = [side for side in range(1, largest + 1) if all(size % side == 0 for size in shape[1:])]
+    return max((side for side in fitting if min(shape[1:]) // side >= least), default=1)

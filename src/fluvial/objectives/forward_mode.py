@@ -6,8 +6,8 @@ small net is several times the work itself. Here the operations that nets are ma
 others torch's own.
 
 Normalisations have the Jacobian :math:`(I - 1 1^\top/n - \hat x \hat x^\top/n)/\sigma`, with :math:`\hat x` the
-normalised input. It is symmetric, so that its product with a tangent is its product with a gradient, for which torch
-has one fused operation.
+normalised input, and the softmax :math:`\mathrm{diag}(p) - p p^\top`. Both are symmetric, so that the product with a
+tangent is the product with a gradient, for which torch has one fused operation.
 """
 
 import sys
@@ -141,6 +141,17 @@ def _group_norm(
     return _dual(value, moved if weight is None else moved * weight.reshape(-1, *[1] * (x.ndim - 2)))
 
 
+def _softmax(
+    func: Callable[..., Tensor], input: Tensor, dim: int, *rest: Any, _stacklevel: int = 3, dtype: Any = None
+) -> Tensor | None:
+    x, tangent = _parts(input)
+    if tangent is None or rest or dtype is not None:
+        return None
+    value = func(x, dim)
+    moved: Tensor = torch.ops.aten._softmax_backward_data(tangent, value, dim, x.dtype)
+    return _dual(value, moved)
+
+
 def _dual(value: Tensor, tangent: Tensor) -> Tensor:
     made: Tensor = forward_ad.make_dual(value, tangent)
     return made
@@ -168,6 +179,7 @@ _RULES: dict[Any, Callable[..., Tensor | None]] = {
     F.group_norm: _group_norm,
     **dict.fromkeys((F.linear, F.conv1d, F.conv2d, F.conv3d), _affine),
     **dict.fromkeys((F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), _affine),
+    **dict.fromkeys((torch.softmax, Tensor.softmax, F.softmax), _softmax),
     **dict.fromkeys((torch.mul, Tensor.mul, torch.matmul, Tensor.matmul), _product),
     **dict.fromkeys((torch.div, Tensor.div), _quotient),
     **dict.fromkeys((torch.add, Tensor.add, *_DIFFERENCES), _sum),

@@ -136,7 +136,7 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{where} describes no net: {values!r}") from error
     options = spec.options
-    sizes = [*spec.shape, options.width, options.depth, options.stem, options.patch, *options.multipliers]
+    sizes = [*spec.shape, options.width, options.depth, options.stem, options.patch or 1, *options.multipliers]
     sizes += [*(options.attention or ()), *(1 if size is None else size for size in (spec.classes, spec.embedding))]
     flags = type(spec.gap) is bool and type(spec.references) is bool and type(options.dropout) in (float, int)
     if not flags or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
