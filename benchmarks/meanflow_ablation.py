@@ -65,6 +65,7 @@ CELLS = {
         "ordered pairs, logit-normal(.4, 1)", fv.MeanFlow(pairs=fv.OrderedPairs(fv.LogitNormal(0.4, 1.0)))
     ),
     "uniform": _cell("ordered pairs, uniform", fv.MeanFlow(pairs=fv.OrderedPairs())),
+    "uniform-.25": _cell("ordered pairs, uniform; share .25", fv.MeanFlow(pairs=fv.OrderedPairs(), share=0.25)),
     "share-.25": _cell("share .25", fv.MeanFlow(share=0.25)),
     "share-.75": _cell("share .75", fv.MeanFlow(share=0.75)),
     "power-.5": _cell("power .5", fv.MeanFlow(power=0.5)),

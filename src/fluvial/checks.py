@@ -21,8 +21,8 @@ def require_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
-def as_times(t: Tensor | float, x: Tensor) -> Tensor:
-    """Times of the rows of ``x`` as a floating tensor, a scalar or ``(B,)``, from a number or a tensor.
+def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
+    """Times of the rows of ``x`` as a floating tensor, a scalar or ``(B,)``, from a number or a tensor; errors name it.
 
     Raises:
         TypeError: If ``t`` is neither a number nor a tensor.
@@ -34,9 +34,9 @@ def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """
     if isinstance(t, int | float):
         return torch.tensor(float(t), dtype=x.dtype, device=x.device)
-    require_tensor("t", t)
+    require_tensor(name, t)
     if not t.is_floating_point():
-        raise ValueError(f"t must be floating, got {t.dtype}")
+        raise ValueError(f"{name} must be floating, got {t.dtype}")
     if t.ndim > 1 or (t.ndim == 1 and len(t) != len(x)):
-        raise ValueError(f"t must be a scalar or have shape ({len(x)},), got {tuple(t.shape)}")
+        raise ValueError(f"{name} must be a scalar or have shape ({len(x)},), got {tuple(t.shape)}")
     return t

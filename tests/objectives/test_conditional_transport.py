@@ -69,17 +69,19 @@ def minimiser(objective: fv.CFM, size: int, group: int) -> Callable[[Tensor, Ten
     return field
 
 
-def sampled(coupling: fv.Independent | fv.OptimalTransport, size: int) -> tuple[np.ndarray, np.ndarray]:
+def sampled(
+    coupling: fv.Independent | fv.OptimalTransport, size: int, groups: int = GROUPS
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each label's samples from fresh noise, and their standard errors, shape (2, 2)."""
     scores = []
-    for group in range(GROUPS):
+    for group in range(groups):
         field = minimiser(fv.CFM(coupling=coupling), size, group)
         x0 = torch.randn(2 * FRESH, 1, generator=generator(1, group), dtype=torch.float64)
         cond = torch.arange(2 * FRESH) % 2
         x = fv.solve(field, x0, steps=16, method="heun", cond=cond).x[:, 0]
         scores.append([[float(x[cond == label].mean()), float(x[cond == label].std())] for label in (0, 1)])
     all_scores = np.array(scores)
-    return all_scores.mean(0), all_scores.std(0, ddof=1) / GROUPS**0.5
+    return all_scores.mean(0), all_scores.std(0, ddof=1) / groups**0.5
 
 
 TRUTH = np.array([[-MEAN, STD], [MEAN, STD]])
@@ -96,19 +98,21 @@ def test_noise_that_ignores_the_label_gives_each_class_its_own(coupling: fv.Inde
 
 def test_plain_transport_gives_every_class_all_of_the_data() -> None:
     """The larger the batch, the less the label counts: means fall towards 0, standard deviations rise to 1."""
-    found, errors = zip(*(sampled(fv.OptimalTransport(), size) for size in (20, 100)), strict=True)
-    for scores, error in zip(found, errors, strict=True):
-        assert (np.abs(scores - TRUTH) > 10 * error).all(), (scores, error)
-    for small, large, label in zip(*found, (-1, 1), strict=True):
-        assert 0 < label * large[0] < label * small[0] < MEAN
-        assert STD < small[1] < large[1] < 1.02
+    pooled = []
+    for size in (12, 100):
+        found, error = sampled(fv.OptimalTransport(), size, groups=5)
+        assert (np.abs(found - TRUTH) > error * (10, 3)).all(), (found, error)
+        pooled.append(((found[1, 0] - found[0, 0]) / 2, found[:, 1].mean()))
+    (small_mean, small_std), (large_mean, large_std) = pooled
+    assert abs(large_mean) < 0.06 < small_mean < 0.2
+    assert STD < small_std < large_std < 1.02
 
 
 CENTRES = torch.tensor([[-0.8, 0.0], [0.8, 0.4]])
 WIDTHS = torch.tensor([[0.6, 0.9], [0.4, 0.6]])
 
 
-def trained(objective: fv.CFM, steps: int = 500) -> fv.nn.MLP:
+def trained(objective: fv.CFM, steps: int = 800) -> fv.nn.MLP:
     """A small net with labels, trained on two normal classes of the plane."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -83,7 +83,7 @@ class Conditioning(nn.Module):
         self._check(cond, len(x))
         h: Tensor = self.time_in(self.time(t))
         if self.gap_in is not None:
-            gap = torch.zeros_like(t) if r is None else as_times(r, x).to(x.dtype).expand(len(x)) - t
+            gap = torch.zeros_like(t) if r is None else as_times(r, x, "r").to(x.dtype).expand(len(x)) - t
             h = h + self.gap_in(self.time(gap))
         elif r is not None:
             raise ValueError("this net takes no second time r: build it with gap=True")
