@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=5, help="references of a sample (default 5)")
     parser.add_argument("--steps", type=int, default=400, help="updates (default 400)")
     parser.add_argument("--batch-size", type=int, default=64, help="images per update (default 64)")
+    parser.add_argument("--precision", default="no", help="no or bf16 (default no)")
     parser.add_argument("--guidance", type=float, default=1.5, help="guidance scale (default 1.5)")
     parser.add_argument("--run", type=Path, help="folder of the run, continued if it is there (default: none is kept)")
     parser.add_argument("--out", type=Path, default=Path("references.png"), help="picture (default references.png)")
@@ -52,7 +53,8 @@ def main() -> None:
         without_classes=options.without,
         steps=options.steps,
         batch_size=options.batch_size,
-        lr=1e-3,
+        lr=2e-3,
+        precision=options.precision,
         checkpoint_every=200,
     )
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,7 +11,7 @@ from PIL import Image
 import fluvial as fv
 from fluvial.cli import main
 from fluvial.cli.sample import Sample
-from fluvial.conditions import Tokens
+from fluvial.conditions import Embedding, Tokens
 from fluvial.data import save_images, to_uint8
 from fluvial.fields import ExactField, Guided, Hybrid
 from fluvial.randomness import noise
@@ -250,3 +250,32 @@ def test_conditions_that_a_run_was_not_trained_for(fluvial, digits_run, referenc
     }
     for options, message in cases.items():
         assert message in fluvial("sample", *options, "--out", tmp_path / "x.png").error
+
+
+def test_a_prompt_is_what_its_caption_was(fluvial, tmp_path, monkeypatch):
+    from fluvial.data import text
+
+    def embed(texts, encoder):
+        return np.stack([np.eye(4, dtype=np.float32)[len(line) % 4] for line in texts])
+
+    monkeypatch.setattr(text, "embed_sentences", embed)
+    monkeypatch.setattr(text, "require_encoder", lambda encoder: None)
+    pictures, run, out = tmp_path / "pictures", tmp_path / "run", tmp_path / "x.npz"
+    files = save_images(fv.load_dataset("digits").take(range(12))[0], pictures)
+    lines = [f"{file.name},{'a' * (1 + number % 4)}" for number, file in enumerate(files)]
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *lines]))
+    tiny = ["--steps", 3, "--width", 8, "--depth", 1, "--batch-size", 4]
+    captions = ["--captions", tmp_path / "captions.csv"]
+    assert fluvial("train", "--data", f"folder:{pictures}", *captions, "--out", run, *tiny).status == 0
+    options = ["--n", 8, "--steps", 2, "--guidance", 2, "--out", out]
+    assert fluvial("sample", run, "--prompt", "a" * 6, *options).status == 0
+    cond = Embedding.of(torch.eye(4)[2].expand(8, 4))
+    with torch.no_grad():
+        expected = solve(Guided(load_run(run).net, 2.0), noise(0, 0, 8, (1, 8, 8)), steps=2, method="heun", cond=cond).x
+    assert np.array_equal(_array(out), expected.numpy())
+    sidecar = json.loads(out.with_suffix(".json").read_text())
+    assert (sidecar["prompt"], sidecar["encoder"], sidecar["label"]) == ("aaaaaa", "all-MiniLM-L6-v2", None)
+    assert "must hold a text" in fluvial("sample", run, "--prompt", " ").error
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *lines[1:]]))
+    error = fluvial("train", "--data", f"folder:{pictures}", *captions, "--out", tmp_path / "other", *tiny).error
+    assert "1 of 12 images have no caption, the first is '000000.png'" in error
