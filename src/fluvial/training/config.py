@@ -57,12 +57,11 @@ class TrainConfig:
     held_out: int | float | None = None
     """Data kept out of training, as a count or a share; the data set's own split by default."""
     objective: str = "cfm"
-    """What the net is regressed on: cfm (conditional), efm (empirical flow matching) or meanflow (Mean Flows, which
-    sample in one step)."""
+    """What the net is regressed on: cfm (conditional), efm (empirical) or meanflow (which samples in one step)."""
     path: str = "condot"
     """Probability path from noise to data: condot, vp or cosine."""
     coupling: str = "independent"
-    """Which noise meets which datum: independent, or ot (optimal transport within the batch, cfm only)."""
+    """Which noise meets which datum: independent, or ot (optimal transport within the batch; not efm)."""
     bank_size: int = 256
     """Data that efm averages the velocity over, for each batch."""
     mean_share: float = 0.5
@@ -70,8 +69,7 @@ class TrainConfig:
     mean_power: float = 0.0
     """Exponent of meanflow's adaptive weight; 0 is the plain regression."""
     mean_omega: float = 1.0
-    """Guidance inside meanflow's target, at no cost in sampling: weight of the data's velocity; the guidance scale is
-    omega / (1 - kappa). Needs a condition."""
+    """Guidance in meanflow's target: weight of the data's velocity; the guidance scale is omega / (1 - kappa)."""
     mean_kappa: float = 0.0
     """Weight of the net's own conditional velocity there, in [0, 1)."""
     flip: bool = False
@@ -83,8 +81,7 @@ class TrainConfig:
     captions: str = ""
     """Condition the net on captions of the images of folder:PATH: a CSV file with the header file,caption."""
     encoder: str = "all-MiniLM-L6-v2"
-    """What turns captions into vectors: the one of the extra fluvial[text], a folder with a CLIP text model,
-    or hub:OWNER/NAME."""
+    """Makes vectors of captions: that of the extra 'text', a folder with a CLIP text model, or hub:OWNER/NAME."""
     reference_size: int | None = None
     """Condition the net on this many other images of the datum's class, so that it draws new classes from a few."""
     drop_cond: float = 0.1
