@@ -196,6 +196,9 @@ def test_verdicts_of_models_with_few_evaluations_compare(evaluations, frechet, r
     }
     sentence, judged = judge(Scores(0.98, rows), "net")
     assert sentence.startswith(start) and judged == kind
+    if "rougher" in sentence:  # the reason comes first
+        reasons = [sentence.index(words) for words in ("the Fréchet distance", "its samples")]
+        assert (reasons[0] < reasons[1]) == (frechet > 1.7)
     compared = f"(CFM: {baseline:.2f})" in sentence and "(CFM: 1.02)" in sentence
     assert compared == (evaluations in (1, 2))
 

