@@ -110,15 +110,14 @@ def test_resuming_a_finished_run_changes_nothing(tiny: Make, tmp_path: Path) -> 
 
 
 def test_dropout_continues_too(tiny: Make, same_tensors: Same, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fluvial.nn import MLP
-    from fluvial.training import build
+    from fluvial.nn import MLP, by_name
 
     class Dropping(MLP):
         def forward(self, x: Any, t: Any, cond: Any = None, r: Any = None) -> Any:
             return super().forward(nn.functional.dropout(x, 0.5, self.training), t, cond, r)
 
     plain = Trainer(tiny(), tmp_path / "plain").fit()
-    monkeypatch.setattr(build, "MLP", Dropping)
+    monkeypatch.setattr(by_name, "MLP", Dropping)
     whole = Trainer(tiny(), tmp_path / "whole").fit()
     with pytest.raises(Interrupted):
         Trainer(tiny(), tmp_path / "pieces", progress=stop_at(6)).fit()

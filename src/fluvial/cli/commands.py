@@ -36,7 +36,7 @@ DESCRIPTION = "Flow matching in which the exact answer is a first-class object: 
 
 EPILOGUE = """\
 examples:
-  fluvial demo                                            train and check two models
+  fluvial demo                                            train and check three models
   fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
   fluvial train --resume runs/a                           go on after an interrupt
   fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
