@@ -62,6 +62,24 @@ def test_every_set_of_references_is_as_likely() -> None:
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
+def test_near_references_are_among_the_nearest_of_the_class() -> None:
+    data = labelled([4, 30, 12])  # row i holds the number i, so that neighbours are those of the nearest number
+    assert data.labels is not None
+    index = torch.arange(len(data)).repeat(30)
+    found = References(data, 3, near=6).rows(index, torch.Generator().manual_seed(0))
+    rows, mask = found
+    for i in range(len(data)):
+        own = torch.nonzero(data.labels == data.labels[i]).flatten()
+        nearest = sorted((j for j in own.tolist() if j != i), key=lambda j: abs(j - i))
+        met = set(rows[index == i][mask[index == i]].tolist())
+        distance = abs(nearest[min(6, len(nearest)) - 1] - i)  # ties may fall either way
+        assert all(abs(j - i) <= distance and j in nearest for j in met)
+        assert len(met) == min(6, len(nearest))  # in 30 draws each is met
+    assert mask.all() and (rows.sort(1).values.diff(dim=1) > 0).all()
+    few = References(labelled([2, 9]), 3, near=5).rows(torch.arange(11), torch.Generator().manual_seed(0))[1]
+    assert sorted(few.sum(1).tolist()) == [1, 1] + [3] * 9
+
+
 def test_references_need_labels_and_company() -> None:
     with pytest.raises(ValueError, match="reference_size needs data with labels"):
         References(fv.Dataset(torch.zeros(3, 2)), 2)
@@ -156,6 +174,8 @@ def test_a_run_with_references(net: str, same_tensors: Callable[..., bool], tmp_
         ({"reference_size": 2}, "reference_size needs net unet or dit, got 'mlp'"),
         ({"reference_size": 2, "net": "unet", "objective": "efm"}, "cannot be given with reference_size: only labels"),
         ({"reference_size": 2, "net": "unet", "coupling": "ot"}, "'ot' cannot be given with reference_size"),
+        ({"reference_near": 9}, "reference_near needs reference_size, got 9"),
+        ({"reference_near": 2, "reference_size": 3, "net": "unet"}, "at least reference_size 3, got 2"),
         ({"captions": "x.csv"}, "captions needs data folder:PATH, got 'digits'"),
         ({"net": "unte"}, "did you mean 'unet'"),
         ({"dropout": 0.1}, "dropout needs net unet or dit, got 'mlp'"),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fluvial.conditions import Condition, Embedding, Tokens
 from fluvial.data import Dataset
+from fluvial.metrics.neighbours import k_nearest
 from fluvial.training.config import TrainConfig
 
 
@@ -49,9 +50,15 @@ class Vectors:
 class References:
     """Other data of each row's class, drawn without replacement; never the row itself.
 
+    Drawn from the whole class, references tell a net hardly more than the class, and it has only so many classes to
+    learn from. Drawn from the nearest, every datum is a class of its own, and the net must look at what it is shown.
+
+    Source: Casanova et al. 2021, "Instance-Conditioned GAN", for conditioning on neighbours.
+
     Args:
         train: Training data with labels.
         size: How many; of smaller classes, all others.
+        near: Draw them among this many nearest in the class, in Euclidean distance; None for the whole class.
 
     Raises:
         ValueError: If the data have no labels, or no class has two members.
@@ -63,7 +70,7 @@ class References:
         tensor([1., 2.])
     """
 
-    def __init__(self, train: Dataset, size: int) -> None:
+    def __init__(self, train: Dataset, size: int, near: int | None = None) -> None:
         if train.labels is None:
             raise ValueError(f"reference_size needs data with labels, and {train.name} has none")
         labels = train.labels
@@ -75,6 +82,7 @@ class References:
         self._place[self._order] = torch.arange(len(labels)) - self._starts[labels[self._order]]
         if not bool((counts > 1).any()):
             raise ValueError(f"reference_size needs a class with two data or more, and {train.name} has none")
+        self._near = None if near is None else _nearest_in_class(train, labels, near)
 
     def __call__(self, index: Tensor, labels: Tensor | None, /, *, generator: torch.Generator) -> Condition:
         """Tokens ``(B, size, *D)``; those that a small class lacks are absent."""
@@ -84,6 +92,8 @@ class References:
 
     def rows(self, index: Int[Tensor, "B"], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows of the references, ``(B, size)``, and which of them are there."""
+        if self._near is not None:
+            return self._near_rows(self._near[index], generator)
         classes = self._labels[index]
         count, start = self._counts[classes], self._starts[classes]
         draws = torch.rand(len(index), self._size, generator=generator, dtype=torch.float64)
@@ -99,6 +109,25 @@ class References:
         mask = torch.arange(self._size) < (count - 1)[:, None]
         return self._order[start[:, None] + torch.where(mask, places, 0)], mask
 
+    def _near_rows(self, near: Int[Tensor, "B k"], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Some of each row's neighbours, where -1 is none; those that are there come first."""
+        draws = torch.rand(near.shape, generator=generator) + (near < 0)
+        rows = near.gather(1, draws.argsort(1)[:, : self._size])
+        rows = torch.nn.functional.pad(rows, (0, self._size - rows.shape[1]), value=-1)
+        return rows.clamp(min=0), rows >= 0
+
+
+def _nearest_in_class(train: Dataset, labels: Int[Tensor, "N"], near: int) -> Int[Tensor, "N k"]:
+    """Rows of the nearest others of each row's class, -1 where the class has no more."""
+    found = torch.full((len(labels), near), -1)
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        count = min(near, len(rows) - 1)
+        if count:
+            x = train.take(rows)[0].flatten(1)
+            found[rows, :count] = rows[k_nearest(x, x, count, exclude_self=True).indices]
+    return found
+
 
 def condition_source(config: TrainConfig, train: Dataset, vectors: Tensor | None = None) -> ConditionSource | None:
     """Where the conditions of a config come from; None for an unconditional net.
@@ -111,7 +140,7 @@ def condition_source(config: TrainConfig, train: Dataset, vectors: Tensor | None
     if config.labels:
         return Labels()
     if config.reference_size is not None:
-        return References(train, config.reference_size)
+        return References(train, config.reference_size, config.reference_near)
     return None if vectors is None else Vectors(vectors)
 
 

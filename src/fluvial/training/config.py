@@ -28,6 +28,7 @@ _COUNTS = (
     "size",
     "bank_size",
     "reference_size",
+    "reference_near",
     "width",
     "depth",
     "steps",
@@ -36,7 +37,14 @@ _COUNTS = (
     "checkpoint_every",
     "keep",
 )
-LARGEST = {"reference_size": 1000, "size": 8192, "width": 65_536, "depth": 1000, "batch_size": 1_000_000}
+LARGEST = {
+    "reference_size": 1000,
+    "reference_near": 1000,
+    "size": 8192,
+    "width": 65_536,
+    "depth": 1000,
+    "batch_size": 1_000_000,
+}
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ class TrainConfig:
     """Makes vectors of captions: that of the extra 'text', a folder with a CLIP text model, or hub:OWNER/NAME."""
     reference_size: int | None = None
     """Condition the net on this many other images of the datum's class, so that it draws new classes from a few."""
+    reference_near: int | None = None
+    """Draw the references among this many nearest of the class, which teaches the net to look at them closely."""
     drop_cond: float = 0.1
     """Share of conditions dropped, so that the net also learns to do without them, as guidance needs."""
     net: str = "mlp"
@@ -230,6 +240,9 @@ def _check_data_options(config: TrainConfig) -> None:
 
 
 def _check_condition(config: TrainConfig) -> None:
+    if config.reference_near is not None and config.reference_near < (config.reference_size or math.inf):
+        needed = f"at least reference_size {config.reference_size}" if config.reference_size else "reference_size"
+        raise ValueError(f"reference_near needs {needed}, got {config.reference_near}")
     asked = {"labels": config.labels, "captions": config.captions, "reference_size": config.reference_size}
     kinds = [name for name, value in asked.items() if value]
     if len(kinds) > 1:
