@@ -1,6 +1,6 @@
 """New images in the likeness of a handful: a net that is shown five images of a class it was not trained on.
 
-A UNet learns to draw an image given other images of its class, for all classes but a few. Then it is shown five images
+A UNet learns to draw an image given near ones of its class, for all classes but a few. Then it is shown five images
 of a class that was left out. The exact field of those five can only copy them; the net should make new ones. The table
 holds both against real images of the class: the neighbour ratio is the mean distance from a sample to the nearest of
 its five references over that of other real images of the class (0 copies, 1 as new as real ones), and the accuracy is
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", default="digits", help="data set with labels (default digits)")
     parser.add_argument("--without", default="3,7", help="classes left out, by name or number (default 3,7)")
     parser.add_argument("--size", type=int, default=5, help="references of a sample (default 5)")
+    parser.add_argument("--near", type=int, help="neighbours they are drawn among in training (default 4 for each)")
     parser.add_argument("--steps", type=int, default=400, help="updates (default 400)")
     parser.add_argument("--batch-size", type=int, default=64, help="images per update (default 64)")
     parser.add_argument("--precision", default="no", help="no or bf16 (default no)")
@@ -48,8 +49,8 @@ def main() -> None:
     options = parser.parse_args()
     config = TrainConfig(
         data=options.data,
-        net="unet",
         reference_size=options.size,
+        reference_near=options.near,
         without_classes=options.without,
         steps=options.steps,
         batch_size=options.batch_size,

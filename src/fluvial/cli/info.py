@@ -131,9 +131,9 @@ def _objective_settings(config: TrainConfig) -> str:
 
 
 def _net(config: TrainConfig) -> str:
-    preset = PRESETS[config.net]
+    preset = PRESETS[config.net_name]
     width, depth = config.width or preset.width, config.depth or preset.depth
-    return f"{config.net}, width {width}, depth {depth}"
+    return f"{config.net_name}, width {width}, depth {depth}"
 
 
 def _condition(config: TrainConfig) -> list[tuple[str, str]]:

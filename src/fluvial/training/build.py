@@ -91,7 +91,7 @@ def net_options(config: TrainConfig) -> NetOptions:
     """
     given = {name: getattr(config, name) for name in ("width", "depth", "dropout")}
     return dataclasses.replace(
-        PRESETS[config.net], **{name: value for name, value in given.items() if value is not None}
+        PRESETS[config.net_name], **{name: value for name, value in given.items() if value is not None}
     )
 
 
@@ -108,7 +108,9 @@ def net_spec(config: TrainConfig, train: Dataset, embedding: int | None = None) 
     """
     options = net_options(config)
     if options.kind != "mlp" and train.kind != "image":
-        raise ValueError(f"net {config.net!r} needs images, and {config.data} has {train.kind} of shape {train.shape}")
+        raise ValueError(
+            f"net {config.net_name!r} needs images, and {config.data} has {train.kind} of shape {train.shape}"
+        )
     classes = None
     if config.labels:
         if train.labels is None:

@@ -14,6 +14,8 @@ from fluvial.data import Dataset
 from fluvial.metrics.neighbours import k_nearest
 from fluvial.training.config import TrainConfig
 
+_NEAR = 4  # neighbours that a reference is drawn among, for each reference
+
 
 @runtime_checkable
 class ConditionSource(Protocol):
@@ -140,7 +142,8 @@ def condition_source(config: TrainConfig, train: Dataset, vectors: Tensor | None
     if config.labels:
         return Labels()
     if config.reference_size is not None:
-        return References(train, config.reference_size, config.reference_near)
+        near = _NEAR * config.reference_size if config.reference_near is None else config.reference_near
+        return References(train, config.reference_size, near or None)
     return None if vectors is None else Vectors(vectors)
 
 

@@ -28,7 +28,6 @@ _COUNTS = (
     "size",
     "bank_size",
     "reference_size",
-    "reference_near",
     "width",
     "depth",
     "steps",
@@ -93,11 +92,11 @@ class TrainConfig:
     reference_size: int | None = None
     """Condition the net on this many other images of the datum's class, so that it draws new classes from a few."""
     reference_near: int | None = None
-    """Draw the references among this many nearest of the class, which teaches the net to look at them closely."""
+    """Draw the references among this many nearest of the class (0: all of it); 4 for each reference by default."""
     drop_cond: float = 0.1
     """Share of conditions dropped, so that the net also learns to do without them, as guidance needs."""
-    net: str = "mlp"
-    """The net: mlp for points, tables and small images; unet or dit for images; unet-cifar10 and dit-b are large."""
+    net: str | None = None
+    """Preset: mlp, or for images unet, dit, unet-cifar10 or dit-b; mlp by default, but unet with reference_size."""
     width: int | None = None
     """Width of the net's layers (of a unet: its first level), a multiple of 8; the net's own by default."""
     depth: int | None = None
@@ -138,6 +137,11 @@ class TrainConfig:
     """Updates between samples written to samples/; 0 writes none."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs the extra: fluvial[track])."""
+
+    @property
+    def net_name(self) -> str:
+        """Name of the net's preset."""
+        return self.net or ("unet" if self.reference_size else "mlp")
 
     def validate(self) -> None:
         """Check every field, and that the data can be found.
@@ -188,8 +192,8 @@ class TrainConfig:
         for name in ("ema", "drop_cond", "beta2", "dropout", "mean_kappa"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.dropout and PRESETS[self.net].kind == "mlp":
-            raise ValueError(f"dropout needs net unet or dit, got {self.net!r}")
+        if self.dropout and PRESETS[self.net_name].kind == "mlp":
+            raise ValueError(f"dropout needs net unet or dit, got {self.net_name!r}")
         _check_data_options(self)
         _check_condition(self)
 
@@ -211,7 +215,7 @@ def _check_names(config: TrainConfig) -> None:
     _check_name("path", config.path, PATHS)
     _check_name("coupling", config.coupling, COUPLINGS)
     _check_name("precision", config.precision, PRECISIONS)
-    _check_name("net", config.net, tuple(PRESETS))
+    _check_name("net", config.net_name, tuple(PRESETS))
     _check_name("schedule", config.schedule, SCHEDULES)
     if config.objective == "efm" and config.coupling != "independent":
         raise ValueError(
@@ -240,7 +244,8 @@ def _check_data_options(config: TrainConfig) -> None:
 
 
 def _check_condition(config: TrainConfig) -> None:
-    if config.reference_near is not None and config.reference_near < (config.reference_size or math.inf):
+    near = config.reference_near
+    if near is not None and (near < 0 or not config.reference_size or 0 < near < config.reference_size):
         needed = f"at least reference_size {config.reference_size}" if config.reference_size else "reference_size"
         raise ValueError(f"reference_near needs {needed}, got {config.reference_near}")
     asked = {"labels": config.labels, "captions": config.captions, "reference_size": config.reference_size}
@@ -260,8 +265,8 @@ def _check_condition(config: TrainConfig) -> None:
         )
     if config.captions and not config.data.startswith("folder:"):
         raise ValueError(f"captions needs data folder:PATH, got {config.data!r}")
-    if config.reference_size and PRESETS[config.net].kind == "mlp":
-        raise ValueError(f"reference_size needs net unet or dit, got {config.net!r}")
+    if config.reference_size and PRESETS[config.net_name].kind == "mlp":
+        raise ValueError(f"reference_size needs net unet or dit, got {config.net_name!r}")
 
 
 def write_config(config: TrainConfig, run: Path, *, data_hash: str | None = None) -> None:
