@@ -9,7 +9,7 @@ JOBS ?= 2
 .PHONY: help demo test slow lint data bench clean
 
 help:
-	@echo "make demo   train, sample and check three models on real handwritten digits (about 5 minutes)"
+	@echo "make demo   train, sample and check three models on real handwritten digits (about 3 minutes)"
 	@echo "make test   the fast tests"
 	@echo "make slow   the long tests"
 	@echo "make lint   style and types"
