@@ -32,6 +32,7 @@ from fluvial.training.build import build_net, net_spec
 from fluvial.training.draws import DataOrder, step_generator
 from fluvial.training.schedule import learning_rate
 from fluvial.training.step import TrainStep
+from fluvial.training.timing import seconds_in_turns
 
 SAMPLES, DRAWS, DRAW_SEED = 2000, 3, 1000
 COLUMNS = ("configuration", "updates", "one step", "two steps", "neighbour ratio", "copies", "CPU ms an update")
@@ -105,16 +106,7 @@ def seconds_an_update(cells: Mapping[str, Cell], data: Any, *, cpu: bool, rounds
     """Median time of an update of each configuration, taken in turns."""
     clock = time.process_time if cpu else time.perf_counter
     runs = {name: updates(cell, data, 5 + 5 * rounds, 0) for name, cell in cells.items()}
-    times: dict[str, list[float]] = {name: [] for name in cells}
-    for run in runs.values():
-        for _ in range(5):
-            next(run)
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = clock()
-            for _ in range(5):
-                next(run)
-            times[name].append((clock() - start) / 5)
+    times = seconds_in_turns({name: partial(next, run) for name, run in runs.items()}, clock, rounds=rounds, updates=5)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -18,6 +18,7 @@ import torch
 
 import fluvial as fv
 from fluvial.data import Dataset
+from fluvial.training.timing import seconds_in_turns
 
 SHAPE, ROWS = (1, 8, 8), 256
 NETS: dict[str, Callable[[bool], torch.nn.Module]] = {
@@ -45,15 +46,7 @@ def training_step(net: torch.nn.Module, objective: fv.CFM | fv.EFM | fv.MeanFlow
 
 def measure(steps: dict[str, Callable[[], None]], rounds: int, count: int, clock: Callable[[], float]) -> dict:
     """Median seconds of a step, and median ratio to the first, over rounds of ``count`` steps of each."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = clock()
-            for _ in range(count):
-                step()
-            times[name].append((clock() - start) / count)
+    times = seconds_in_turns(steps, clock, rounds=rounds, updates=count)
     first = next(iter(times.values()))
     return {
         name: {

@@ -44,7 +44,7 @@ from fluvial.metrics.extractors.cache import default_cache
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.sampling import Solver, draw_samples
 from fluvial.training import Interrupted, TrainConfig, Trainer
-from fluvial.training.config import PRECISIONS
+from fluvial.training.settings import PRECISIONS
 from fluvial.training.toml import write_text
 
 METHODS: dict[str, dict[str, Any]] = {

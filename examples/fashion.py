@@ -48,7 +48,7 @@ from fluvial.randomness import generator
 from fluvial.solvers.sampling import Solver, draw_samples
 from fluvial.training import Interrupted, TrainConfig, Trainer, latest_checkpoint
 from fluvial.training.checkpoints import step_folder
-from fluvial.training.config import PRECISIONS
+from fluvial.training.settings import PRECISIONS
 from fluvial.training.timing import compute_clock, seconds_an_update
 from fluvial.training.toml import write_text
 

@@ -21,6 +21,21 @@ def require_tensor(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
+def require_shape(x: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse points whose rows have another shape.
+
+    Raises:
+        ValueError: If ``x`` has not the shape ``(B, *shape)``.
+
+    Example:
+        >>> require_shape(torch.zeros(5, 2), (3,))
+        Traceback (most recent call last):
+        ValueError: x must have shape (B, 3), got (5, 2)
+    """
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"x must have shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+
+
 def as_times(t: Tensor | float, x: Tensor, name: str = "t") -> Tensor:
     """Times of the rows of ``x`` as a floating tensor, a scalar or ``(B,)``, from a number or a tensor; errors name it.
 

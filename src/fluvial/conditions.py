@@ -4,6 +4,7 @@ Labels travel as an integer tensor ``(B,)`` with -1 for none; embeddings and tok
 have one. ``cond=None`` is none for all rows. Everything here is indexed by row, ``cond[rows]``, and moved by ``.to``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +51,15 @@ class Embedding:
         return len(self.value)
 
     def __getitem__(self, rows: Any) -> "Embedding":
-        return Embedding(self.value[rows], self.present[rows])
+        return self.each(lambda part: part[rows])
 
-    def to(self, device: Any, non_blocking: bool = False) -> "Embedding":
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Embedding":
+        """The same with a function applied to its tensors."""
+        return Embedding(function(self.value), function(self.present))
+
+    def to(self, device: Any) -> "Embedding":
         """The same on another device."""
-        return Embedding(self.value.to(device, non_blocking=non_blocking), self.present.to(device))
+        return self.each(lambda part: part.to(device))
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,15 @@ class Tokens:
         return len(self.value)
 
     def __getitem__(self, rows: Any) -> "Tokens":
-        return Tokens(self.value[rows], self.mask[rows])
+        return self.each(lambda part: part[rows])
 
-    def to(self, device: Any, non_blocking: bool = False) -> "Tokens":
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Tokens":
+        """The same with a function applied to its tensors."""
+        return Tokens(function(self.value), function(self.mask))
+
+    def to(self, device: Any) -> "Tokens":
         """The same on another device."""
-        return Tokens(self.value.to(device, non_blocking=non_blocking), self.mask.to(device))
+        return self.each(lambda part: part.to(device))
 
 
 Condition = Tensor | Embedding | Tokens

@@ -1,7 +1,7 @@
 """Nets by name: what each preset is made of; imports no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -37,3 +37,21 @@ PRESETS: Mapping[str, NetOptions] = {
     "dit-b": NetOptions("dit", width=768, depth=12, patch=2),
 }
 """Presets by name: the MLP for points, tables and small images, UNets and DiTs for images."""
+
+
+def net_options(
+    name: str, *, width: int | None = None, depth: int | None = None, dropout: float | None = None
+) -> NetOptions:
+    """What the net of a name is made of, with a width, depth and dropout of one's own where they are given.
+
+    Example:
+        >>> net_options("mlp", width=64)
+        NetOptions(kind='mlp', width=64, depth=6, multipliers=(), attention=None, stem=1, patch=None, dropout=0.0)
+    """
+    preset = PRESETS[name]
+    return replace(
+        preset,
+        width=preset.width if width is None else width,
+        depth=preset.depth if depth is None else depth,
+        dropout=preset.dropout if dropout is None else dropout,
+    )

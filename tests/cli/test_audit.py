@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from fluvial.cli.audit import EXTRACTORS, MEASUREMENTS, Audit
+from fluvial.cli.audit_subject import not_comparable
 from fluvial.data import load_dataset, save_images
+from fluvial.training.config import TrainConfig
 
 QUICK = ["--quick", "--n", 60, "--steps", 3]
 
@@ -74,6 +76,19 @@ def test_samples_of_a_run_can_be_given_and_guidance_is_not_comparable(fluvial, d
     guided = ["--guidance", 2, *QUICK, "--only", "approximation,collapse", "--out", tmp_path / "b", "--json"]
     values = json.loads(fluvial("audit", digits_run, *guided).out)
     assert values["findings"]["approximation"]["reservation"].startswith("not comparable: guidance 2")
+
+
+def test_guidance_in_the_target_of_mean_flows_is_not_comparable():
+    guided = TrainConfig(objective="meanflow", labels=True, mean_omega=1.5, mean_kappa=0.25)
+    assert not_comparable(guided, None) == "not comparable: the run was trained with guidance 2 in its target"
+    assert not_comparable(TrainConfig(objective="meanflow", labels=True), None) == ""
+
+
+def test_a_run_with_references_is_audited_without_them_and_says_so(fluvial, tmp_path):
+    tiny = ["--steps", 2, "--width", 8, "--depth", 1, "--batch-size", 16]
+    assert fluvial("train", "--reference-size", 2, "--out", tmp_path / "run", *tiny).status == 0
+    values = json.loads(fluvial("audit", tmp_path / "run", *QUICK, "--only", "memorization", "--json").out)
+    assert values["provenance"]["run"].endswith("conditioned on references, audited without them")
 
 
 def test_a_table_is_audited_in_its_own_units(fluvial, tmp_path):

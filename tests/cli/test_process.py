@@ -117,5 +117,7 @@ def test_json_has_no_numbers_that_it_does_not_know(value):
 def test_too_many_samples_are_refused_at_once(fluvial, digits_run, tmp_path):
     error = fluvial("sample", digits_run, "--n", 99999999999999, "--out", tmp_path / "x.npz").error
     assert "--n 99999999999999 would take" in error and "GiB" in error
+    labelled = ["--n", 99999999999999, "--label", 3, "--out", tmp_path / "x.npz"]
+    assert "--n 99999999999999 would take" in fluvial("sample", digits_run, *labelled).error
     assert "--samples 999999999999 would take" in fluvial("demo", "--samples", 999999999999).error
     assert list(tmp_path.iterdir()) == []

@@ -81,7 +81,9 @@ def sampled(
         x = fv.solve(field, x0, steps=16, method="heun", cond=cond).x[:, 0]
         scores.append([[float(x[cond == label].mean()), float(x[cond == label].std())] for label in (0, 1)])
     all_scores = np.array(scores)
-    return all_scores.mean(0), all_scores.std(0, ddof=1) / groups**0.5
+    found, error = all_scores.mean(0), all_scores.std(0, ddof=1) / groups**0.5
+    print(f"{coupling}, batches of {size}: mean and standard deviation of each label {found.round(3).tolist()}")
+    return found, error
 
 
 TRUTH = np.array([[-MEAN, STD], [MEAN, STD]])

@@ -175,6 +175,7 @@ def test_a_run_with_references(net: str, same_tensors: Callable[..., bool], tmp_
         ({"reference_size": 2, "net": "unet", "objective": "efm"}, "cannot be given with reference_size: only labels"),
         ({"reference_size": 2, "net": "unet", "coupling": "ot"}, "'ot' cannot be given with reference_size"),
         ({"reference_near": 9}, "reference_near needs reference_size, got 9"),
+        ({"reference_near": 10**9, "reference_size": 3}, "reference_near must be at most 1000, got 1000000000"),
         ({"reference_near": 2, "reference_size": 3, "net": "unet"}, "at least reference_size 3, got 2"),
         ({"captions": "x.csv"}, "captions needs data folder:PATH, got 'digits'"),
         ({"net": "unte"}, "did you mean 'unet'"),
@@ -253,3 +254,10 @@ def test_pictures_with_an_alpha_channel_are_no_references(tmp_path: Path) -> Non
     Image.new("RGBA", (8, 8)).save(tmp_path / "c.png")
     with pytest.raises(ValueError, match=r"--reference .*c.png has an alpha channel"):
         reference_images(tmp_path, (1, 8, 8))
+
+
+def test_a_folder_of_an_encoder_is_found_from_anywhere(captioned: TrainConfig, tmp_path: Path) -> None:
+    trainer = Trainer(dataclasses.replace(captioned, encoder="clip"), tmp_path / "run")
+    assert trainer.config.encoder == str(Path("clip").absolute())
+    hub = dataclasses.replace(captioned, encoder="hub:openai/clip-vit-base-patch32")
+    assert Trainer(hub, tmp_path / "run").config.encoder == "hub:openai/clip-vit-base-patch32"

@@ -24,6 +24,12 @@ def test_warmup_has_its_length() -> None:
     assert rates[550] == pytest.approx(0.5)
 
 
+def test_a_constant_rate_stays_at_its_peak() -> None:
+    rates = [learning_rate(k, steps=1000, warmup=100, peak=1.0, constant=True) for k in range(1000)]
+    assert rates[49] == pytest.approx(0.5)
+    assert set(rates[99:]) == {1.0}
+
+
 def test_decay_warms_up() -> None:
     assert ema_decay(0, 0.999) == 0.1
     assert ema_decay(90, 0.999) == pytest.approx(0.91)

@@ -72,6 +72,9 @@ def not_comparable(config: TrainConfig, guidance: float | None) -> str:
             f"not comparable: the run was trained with the coupling {config.coupling!r}, whose target is not the exact "
             "field of independent noise"
         )
+    if config.objective == "meanflow" and (config.mean_omega, config.mean_kappa) != (1.0, 0.0):
+        scale = config.mean_omega / (1 - config.mean_kappa)
+        return f"not comparable: the run was trained with guidance {scale:g} in its target"
     if guidance is not None and guidance != 1:
         return f"not comparable: guidance {guidance:g} moves the field away from its target"
     return ""

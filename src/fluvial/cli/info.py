@@ -9,7 +9,7 @@ import tyro
 from fluvial.cli.classes import list_classes
 from fluvial.cli.folders import size_on_disk
 from fluvial.cli.render import console, format_value, json_text
-from fluvial.presets import PRESETS
+from fluvial.presets import net_options
 from fluvial.training.config import TrainConfig, read_config
 
 
@@ -131,9 +131,8 @@ def _objective_settings(config: TrainConfig) -> str:
 
 
 def _net(config: TrainConfig) -> str:
-    preset = PRESETS[config.net_name]
-    width, depth = config.width or preset.width, config.depth or preset.depth
-    return f"{config.net_name}, width {width}, depth {depth}"
+    options = net_options(config.net_name, width=config.width, depth=config.depth)
+    return f"{config.net_name}, width {options.width}, depth {options.depth}"
 
 
 def _condition(config: TrainConfig) -> list[tuple[str, str]]:

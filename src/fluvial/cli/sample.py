@@ -148,7 +148,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         from fluvial.training import load_run
 
         run = load_run(self.run)
-        form, wanted = form_of(run), conditions(self._asked, run, self.n)
+        form = form_of(run)
+        check_memory(self.n, form)  # before anything of that length is made
+        wanted = conditions(self._asked, run, self.n)
         out = self.out or self._default_out(run, form, wanted)
         check_outputs(out, self.overwrite)
         check_form(form, out)
@@ -160,7 +162,8 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         arrays = None if wanted.labels is None else {"labels": wanted.labels.numpy().astype(np.int64)}
         write_samples(form, x, out, arrays, columns=wanted.columns)
         write_sidecar(out, sidecar)
-        summary = f"{out}: {wanted.count} samples of {self.run} at step {run.step}, {evaluations} evaluations each"
+        cost = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
+        summary = f"{out}: {wanted.count} samples of {self.run} at step {run.step}, {cost} each"
         print(sidecar if self.json else summary)
         return 0
 

@@ -141,8 +141,6 @@ def _of_prompt(prompt: str, run: "Run", n: int) -> Conditions:
 
 
 def _of_reference(folder: Path, run: "Run", n: int) -> Conditions:
-    import torch
-
     from fluvial.conditions import Tokens
 
     images = reference_images(folder, run.net_spec.shape)
@@ -150,7 +148,7 @@ def _of_reference(folder: Path, run: "Run", n: int) -> Conditions:
     tokens = cast("Referring", run.net).encode(Tokens.of(images[None]))
     record = {"reference": str(folder), "references": len(images)}
     name = f"reference-{folder.resolve().name}"
-    return Conditions(n, tokens[torch.zeros(n, dtype=torch.int64)], None, record, name)
+    return Conditions(n, tokens.each(lambda part: part.expand(n, *part.shape[1:])), None, record, name)
 
 
 def reference_images(folder: Path, shape: tuple[int, ...]) -> "Tensor":

@@ -193,14 +193,8 @@ class Dataset:
         view._split, view._hash = (self.subset(rows[0]), self.subset(rows[1])), self._hash
         return view
 
-    def with_parts(self, train: "Dataset", held_out: "Dataset") -> "Dataset":
-        """The same data with these as ``.train`` and ``.held_out``, whatever they are made of."""
-        view = self._view(self._rows)
-        view._split = train, held_out
-        return view
-
     def with_mirror_images(self) -> "Dataset":
-        """The images and, after them, their mirror images: twice as many data; not split.
+        """The images and, after them, their mirror images, twice as many data; of split data, the training part's.
 
         Raises:
             ValueError: If the data are no images.
@@ -212,6 +206,10 @@ class Dataset:
         """
         if self.kind != "image":
             raise ValueError(f"only images have mirror images, and {self.name} has {self.kind} of shape {self.shape}")
+        if self._split is not None:
+            view = self._view(self._rows)
+            view._split = self._split[0].with_mirror_images(), self._split[1]
+            return view
         view = self._view(np.concatenate([self._rows, self._rows]))
         own = np.zeros(len(self), np.bool_) if self._mirrored is None else self._mirrored
         view._mirrored = np.concatenate([own, ~own])

@@ -39,7 +39,7 @@ def attend(
         tensor([2., 2.])
     """
     there = None if mask is None else mask[:, None, None, :]
-    if not _forward_mode(q, k, v):
+    if not carries_tangent(q, k, v):
         return _fused(q, k, v, there)
     logits = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
     if there is not None:
@@ -58,8 +58,13 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, there: Tensor | None) -> Tensor:
     return out.to(q.dtype)
 
 
-def _forward_mode(*tensors: Tensor) -> bool:
-    """Whether a tangent travels with any of the tensors."""
+def carries_tangent(*tensors: Tensor) -> bool:
+    """Whether forward-mode differentiation is under way: a tangent travels with any of the tensors.
+
+    Example:
+        >>> carries_tangent(torch.zeros(2))
+        False
+    """
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 

@@ -1,6 +1,5 @@
 """Nets by name."""
 
-import dataclasses
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +9,7 @@ from fluvial.nn.dit import DiT
 from fluvial.nn.mlp import MLP
 from fluvial.nn.patches import patch_side
 from fluvial.nn.unet import UNet
-from fluvial.presets import PRESETS, NetOptions
+from fluvial.presets import PRESETS, NetOptions, net_options
 
 
 def preset(
@@ -50,8 +49,7 @@ def preset(
         near = get_close_matches(name, PRESETS, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"name must be one of {', '.join(PRESETS)}, got {name!r}{hint}")
-    given: dict[str, Any] = {"width": width, "depth": depth, "dropout": dropout}
-    options = dataclasses.replace(PRESETS[name], **{key: value for key, value in given.items() if value is not None})
+    options = net_options(name, width=width, depth=depth, dropout=dropout)
     return assemble(options, shape, classes=classes, embedding=embedding, tokens=tokens, gap=gap)
 
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluvial.checks import as_times
+from fluvial.checks import as_times, require_shape
 from fluvial.conditions import labels_of
 
 CLOCKS = ("fluvial", "reversed")
@@ -109,8 +109,7 @@ class DiffusersField(nn.Module):
         Raises:
             ValueError: If ``x`` has another shape, the condition is not what the model takes, or ``r`` is given.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        require_shape(x, self.shape)
         if r is not None:
             raise ValueError("a model of diffusers takes no second time r")
         t = as_times(t, x).to(x.dtype).expand(len(x))

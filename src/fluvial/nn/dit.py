@@ -5,6 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluvial.checks import require_shape
 from fluvial.conditions import Tokens
 from fluvial.nn.attention import SelfAttention, TokenAttention
 from fluvial.nn.conditioning import Conditioning
@@ -123,8 +124,7 @@ class DiT(nn.Module):
             cond: Labels ``(B,)`` with -1 for none, an ``Embedding`` or ``Tokens``; None for none in all rows.
             r: Second times, like ``t``; None means ``r = t``.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        require_shape(x, self.shape)
         condition = self.condition(x, t, cond, r)
         tokens = cond if isinstance(cond, Tokens) else None
         h = self.first(to_patches(x, self.patch)) + self.positions

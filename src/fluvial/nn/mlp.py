@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluvial.checks import require_shape
 from fluvial.nn.conditioning import Conditioning
 
 # Time and labels need fewer features than the data, down to this many.
@@ -103,8 +104,7 @@ class MLP(nn.Module):
             cond: Labels ``(B,)`` with -1 for none, or an ``Embedding``; None for none in all rows.
             r: Second times, like ``t``; None means ``r = t``.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        require_shape(x, self.shape)
         condition = self.condition(x, t, cond, r)
         h = self.first(x.flatten(1))
         for block in self.blocks:

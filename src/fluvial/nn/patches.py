@@ -5,6 +5,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 
 def to_patches(x: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B n P"]:
@@ -22,9 +23,7 @@ def to_patches(x: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B n P"]
         tensor([[[0., 1., 4., 5.],
                  [2., 3., 6., 7.]]])
     """
-    batch, channels, height, width = x.shape
-    grid = x.reshape(batch, channels, height // side, side, width // side, side)
-    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return pixel_unshuffle(x, side).flatten(2).transpose(1, 2)
 
 
 def from_patches(patches: Float[Tensor, "B n P"], shape: tuple[int, int, int], side: int) -> Float[Tensor, "B C H W"]:
@@ -40,9 +39,8 @@ def from_patches(patches: Float[Tensor, "B n P"], shape: tuple[int, int, int], s
         >>> torch.equal(from_patches(to_patches(x, 2), (3, 4, 6), 2), x)
         True
     """
-    channels, height, width = shape
-    grid = patches.reshape(len(patches), height // side, width // side, channels, side, side)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(len(patches), *shape)
+    grid = patches.transpose(1, 2).unflatten(2, (shape[1] // side, shape[2] // side))
+    return pixel_shuffle(grid, side).contiguous()
 
 
 def grid_positions(rows: int, columns: int, dim: int) -> Float[Tensor, "n F"]:

@@ -4,10 +4,9 @@ import math
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from fluvial.conditions import Tokens
-from fluvial.nn.attention import SelfAttention, TokenAttention
+from fluvial.nn.attention import SelfAttention, TokenAttention, carries_tangent
 
 _MOST_GROUPS = 32
 _GROUP = 4  # channels in the smallest group: statistics of fewer say too little where there are few pixels
@@ -30,8 +29,7 @@ class Norm(nn.GroupNorm):
     def forward(self, input: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """Features of the same shape."""
         # Forward mode knows group normalisation of one layout in memory alone.
-        carries_tangent = forward_ad.unpack_dual(input).tangent is not None
-        return super().forward(input.contiguous() if carries_tangent else input)
+        return super().forward(input.contiguous() if carries_tangent(input) else input)
 
 
 class ResidualBlock(nn.Module):

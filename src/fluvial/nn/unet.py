@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluvial.checks import require_shape
 from fluvial.conditions import Tokens
 from fluvial.nn.conditioning import Conditioning
 from fluvial.nn.resnet_blocks import (
@@ -118,8 +119,7 @@ class UNet(nn.Module):
             cond: Labels ``(B,)`` with -1 for none, an ``Embedding`` or ``Tokens``; None for none in all rows.
             r: Second times, like ``t``; None means ``r = t``.
         """
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        require_shape(x, self.shape)
         condition = self.condition(x, t, cond, r)
         tokens = cond if isinstance(cond, Tokens) else None
         h = self.first(nn.functional.pixel_unshuffle(x, self.stem))

@@ -1,6 +1,5 @@
 """From a config to the path, the objective and the net; also used to rebuild them from a checkpoint."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from fluvial.nn import ReferenceEncoder, Referring
 from fluvial.nn.by_name import assemble
 from fluvial.objectives import CFM, EFM, MeanFlow
 from fluvial.paths import VP, CondOT, Cosine, GaussianPath
-from fluvial.presets import PRESETS, NetOptions
+from fluvial.presets import PRESETS, NetOptions, net_options
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import weights_stream
 
@@ -40,11 +39,6 @@ class NetSpec:
     embedding: int | None = None
     references: bool = False
     gap: bool = False
-
-    @property
-    def conditional(self) -> bool:
-        """Whether it takes a condition of any kind."""
-        return self.references or self.classes is not None or self.embedding is not None
 
 
 def build_path(config: TrainConfig) -> GaussianPath:
@@ -82,19 +76,6 @@ def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow
     return CFM(path, coupling)
 
 
-def net_options(config: TrainConfig) -> NetOptions:
-    """What the net of a config is made of: its preset, with the width, depth and dropout that are given.
-
-    Example:
-        >>> net_options(TrainConfig(width=64)).depth
-        6
-    """
-    given = {name: getattr(config, name) for name in ("width", "depth", "dropout")}
-    return dataclasses.replace(
-        PRESETS[config.net_name], **{name: value for name, value in given.items() if value is not None}
-    )
-
-
 def net_spec(config: TrainConfig, train: Dataset, embedding: int | None = None) -> NetSpec:
     """What the net for the given training data is built from.
 
@@ -106,7 +87,7 @@ def net_spec(config: TrainConfig, train: Dataset, embedding: int | None = None) 
     Raises:
         ValueError: If the config asks for labels and the data have none, or for a net of images and they are none.
     """
-    options = net_options(config)
+    options = net_options(config.net_name, width=config.width, depth=config.depth, dropout=config.dropout)
     if options.kind != "mlp" and train.kind != "image":
         raise ValueError(
             f"net {config.net_name!r} needs images, and {config.data} has {train.kind} of shape {train.shape}"

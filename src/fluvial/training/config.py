@@ -6,44 +6,16 @@ key ``fluvial`` also marks the folder as a run) and the hash of the training dat
 
 import dataclasses
 import difflib
-import math
 import tomllib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
-from fluvial.presets import PRESETS
+from fluvial.training.settings import check_settings, check_types
 from fluvial.training.toml import dump_toml, write_text
 
 CONFIG_FILE = "config.toml"
-OBJECTIVES = ("cfm", "efm", "meanflow")
-PATHS = ("condot", "vp", "cosine")
-COUPLINGS = ("independent", "ot")
-PRECISIONS = ("no", "bf16", "fp16")
-SCHEDULES = ("linear", "constant")
-# Beyond these nothing can be trained; a slip of the keyboard would only run out of time or memory.
-_COUNTS = (
-    "size",
-    "bank_size",
-    "reference_size",
-    "width",
-    "depth",
-    "steps",
-    "batch_size",
-    "log_every",
-    "checkpoint_every",
-    "keep",
-)
-LARGEST = {
-    "reference_size": 1000,
-    "reference_near": 1000,
-    "size": 8192,
-    "width": 65_536,
-    "depth": 1000,
-    "batch_size": 1_000_000,
-}
 
 
 @dataclass(frozen=True)
@@ -168,105 +140,11 @@ class TrainConfig:
             TypeError: If a field has the wrong type.
             ValueError: If a field has a value that cannot be trained with.
         """
-        _check_types(dataclasses.asdict(self))
-        _check_names(self)
-        for name in _COUNTS:
-            value, largest = getattr(self, name), LARGEST.get(name, math.inf)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-            if value is not None and value > largest:
-                raise ValueError(f"{name} must be at most {largest}, got {value}")
-        if self.width is not None and self.width % 8:
-            raise ValueError(f"width must be a multiple of 8, got {self.width}")
-        if not 0 <= self.mean_share <= 1:
-            raise ValueError(f"mean_share must be in [0, 1], got {self.mean_share}")
-        for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "mean_power"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                expected = "finite and not negative" if isinstance(value, float) else "at least 0"
-                raise ValueError(f"{name} must be {expected}, got {value}")
-        if not abs(self.mean_omega) < math.inf:
-            raise ValueError(f"mean_omega must be finite, got {self.mean_omega}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        for name in ("ema", "drop_cond", "beta2", "dropout", "mean_kappa"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.dropout and PRESETS[self.net_name].kind == "mlp":
-            raise ValueError(f"dropout needs net unet or dit, got {self.net_name!r}")
-        _check_data_options(self)
-        _check_condition(self)
+        check_types(dataclasses.asdict(self), _KINDS)
+        check_settings(self)
 
 
-def _check_types(values: Mapping[str, Any]) -> None:
-    kinds = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
-    for name, value in values.items():
-        kind = kinds[name]
-        allowed: Any = float | int if kind is float else kind
-        # bool is a subclass of int, but steps=True is a mistake.
-        mistaken_bool = isinstance(value, bool) and kind is not bool
-        if mistaken_bool or not isinstance(value, allowed):
-            expected = kind.__name__ if isinstance(kind, type) else str(kind)
-            raise TypeError(f"{name} must be {expected}, got {value!r}")
-
-
-def _check_names(config: TrainConfig) -> None:
-    _check_name("objective", config.objective, OBJECTIVES)
-    _check_name("path", config.path, PATHS)
-    _check_name("coupling", config.coupling, COUPLINGS)
-    _check_name("precision", config.precision, PRECISIONS)
-    _check_name("net", config.net_name, tuple(PRESETS))
-    _check_name("schedule", config.schedule, SCHEDULES)
-    if config.objective == "efm" and config.coupling != "independent":
-        raise ValueError(
-            f"objective 'efm' needs coupling 'independent', got {config.coupling!r}: its target averages "
-            "over the data that independent noise could have met"
-        )
-
-
-def _check_name(field: str, value: str, valid: Sequence[str]) -> None:
-    if value not in valid:
-        close = difflib.get_close_matches(value, valid, n=1, cutoff=0.4)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{field} must be one of {', '.join(valid)}, got {value!r}{hint}")
-
-
-def _check_data_options(config: TrainConfig) -> None:
-    try:
-        config.data.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"data must be valid Unicode to be written to {CONFIG_FILE}, got {config.data!r}") from error
-    held_out = config.held_out
-    if isinstance(held_out, float) and not 0 <= held_out < 1:
-        raise ValueError(f"held_out must be a count or a share in [0, 1), got {held_out}")
-    if held_out is not None and held_out < 0:
-        raise ValueError(f"held_out must not be negative, got {held_out}")
-
-
-def _check_condition(config: TrainConfig) -> None:
-    near = config.reference_near
-    if near is not None and (near < 0 or not config.reference_size or 0 < near < config.reference_size):
-        needed = f"at least reference_size {config.reference_size}" if config.reference_size else "reference_size"
-        raise ValueError(f"reference_near needs {needed}, got {config.reference_near}")
-    asked = {"labels": config.labels, "captions": config.captions, "reference_size": config.reference_size}
-    kinds = [name for name, value in asked.items() if value]
-    if len(kinds) > 1:
-        raise ValueError(f"a net takes one kind of condition: give {kinds[0]} or {kinds[1]}, not both")
-    if not kinds and (config.mean_omega, config.mean_kappa) != (1.0, 0.0):
-        raise ValueError("mean_omega and mean_kappa need a condition: give labels, captions or reference_size")
-    if not kinds or kinds == ["labels"]:
-        return
-    if config.objective == "efm":
-        raise ValueError(f"objective 'efm' cannot be given with {kinds[0]}: only labels have a bank of their own")
-    if config.coupling == "ot":
-        raise ValueError(
-            f"coupling 'ot' cannot be given with {kinds[0]}: it would tie the noise to the condition, and sampling "
-            "draws the noise without looking at it"
-        )
-    if config.captions and not config.data.startswith("folder:"):
-        raise ValueError(f"captions needs data folder:PATH, got {config.data!r}")
-    if config.reference_size and PRESETS[config.net_name].kind == "mlp":
-        raise ValueError(f"reference_size needs net unet or dit, got {config.net_name!r}")
+_KINDS = {field.name: field.type for field in dataclasses.fields(TrainConfig)}
 
 
 def write_config(config: TrainConfig, run: Path, *, data_hash: str | None = None) -> None:
@@ -295,7 +173,7 @@ def read_config(run: Path) -> TrainConfig:
         raise ValueError(f"{run / CONFIG_FILE} has an unknown key {key!r}{hint}")
     given = {name: values[name] for name in names if name in values}
     try:
-        _check_types(given)
+        check_types(given, _KINDS)
         config = TrainConfig(**given)
         config.check_values()
     except (TypeError, ValueError) as error:

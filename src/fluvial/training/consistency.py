@@ -26,7 +26,7 @@ def inconsistency(net: nn.Module, path: GaussianPath, train: Dataset, *, seed: i
         step: Updates made; with the seed it decides the draw.
 
     Returns:
-        A number from 0; below about .1 the net's jumps fit together.
+        A number from 0.
 
     Source:
         Guo et al. 2025, "SplitMeanFlow": the additivity of the integral.

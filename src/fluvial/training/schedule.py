@@ -2,7 +2,7 @@
 
 
 def learning_rate(step: int, *, steps: int, warmup: int, peak: float, constant: bool = False) -> float:
-    r"""Learning rate of update ``step`` (from 0): a linear rise, then a linear fall to 0 at ``steps``.
+    r"""Learning rate of update ``step`` (from 0): a linear rise, then a linear fall to 0 at ``steps``, or none.
 
     With :math:`w = \min(\text{warmup}, \text{steps} // 2)`: ``peak (step + 1) / w`` while ``step < w``, then
     ``peak (steps - step) / (steps - w)``.

@@ -61,9 +61,7 @@ def load_source(config: TrainConfig) -> Dataset:
             data = data.without_classes(class_numbers(config.without_classes, data.class_names))
         except ValueError as error:
             raise ValueError(f"without_classes {config.without_classes!r}: {error}") from error
-    if config.flip:
-        data = data.with_parts(data.train.with_mirror_images(), data.held_out)
-    return data
+    return data.with_mirror_images() if config.flip else data
 
 
 def check_same_data(data_hash: Any, train: Dataset, where: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
+from fluvial.nn.attention import carries_tangent
 from fluvial.objectives import CFM, EFM, Batch, Loss, MeanFlow
 
 
@@ -50,7 +50,7 @@ class TrainStep(nn.Module):
         r: Float[Tensor, "*T"] | None = None,
     ) -> Float[Tensor, "B *D"]:
         arguments = (x, t, cond) if r is None else (x, t, cond, r)
-        if forward_ad.unpack_dual(x).tangent is not None:  # forward-mode differentiation keeps full precision
+        if carries_tangent(x):  # forward-mode differentiation keeps full precision
             exact: Tensor = self.net(*arguments)
             return exact
         with self._autocast():

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from accelerate import Accelerator
@@ -35,10 +35,43 @@ def compute_clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def seconds_in_turns(
+    steps: Mapping[str, Callable[[], object]], clock: Callable[[], float], *, rounds: int, updates: int
+) -> dict[str, list[float]]:
+    """Seconds of a call in every round, by name: all take turns, so that a busy moment slows all of them alike.
+
+    Args:
+        steps: What is called, by name.
+        clock: Gives the time in seconds.
+        rounds: Rounds that are timed, after one that warms up.
+        updates: Calls of each in a round.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Example:
+        >>> found = seconds_in_turns({"a": list, "b": dict}, time.perf_counter, rounds=3, updates=10)
+        >>> {name: len(times) for name, times in found.items()}
+        {'a': 3, 'b': 3}
+    """
+    for name, value in {"rounds": rounds, "updates": updates}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(1 + rounds):
+        for name, step in steps.items():
+            start = clock()
+            for _ in range(updates):
+                step()
+            if turn:
+                times[name].append((clock() - start) / updates)
+    return times
+
+
 def seconds_an_update(
     configs: Mapping[str, TrainConfig], train: Dataset, accelerator: Accelerator, *, rounds: int = 5, updates: int = 4
 ) -> dict[str, float]:
-    """Median time of an update of each config, all of which take turns: a busy moment slows all of them alike.
+    """Median time of an update of each config, all of which take turns.
 
     Args:
         configs: How to train, by name; their ``data`` and ``steps`` are not read. They must have no captions.
@@ -58,16 +91,8 @@ def seconds_an_update(
         >>> sorted(seconds_an_update(configs, data, Accelerator(), rounds=1, updates=1))
         ['a', 'b']
     """
-    for name, value in {"rounds": rounds, "updates": updates}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    states = {name: TrainState(config, train, net_spec(config, train), accelerator) for name, config in configs.items()}
-    times: dict[str, list[float]] = {name: [] for name in states}
-    for turn in range(1 + rounds):
-        for name, state in states.items():
-            start = compute_clock(accelerator.device)
-            for _ in range(updates):
-                state.update()
-            if turn:
-                times[name].append((compute_clock(accelerator.device) - start) / updates)
+    steps = {
+        name: TrainState(config, train, net_spec(config, train), accelerator).update for name, config in configs.items()
+    }
+    times = seconds_in_turns(steps, lambda: compute_clock(accelerator.device), rounds=rounds, updates=updates)
     return {name: statistics.median(found) for name, found in times.items()}
