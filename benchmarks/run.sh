@@ -25,7 +25,7 @@ print("torch", torch.__version__, "-", torch.get_num_threads(), "threads")
 PY
 
 export PYTHONPATH=benchmarks KEOPS_CACHE_FOLDER="$PWD/.venv-bench/keops"
-for name in couplings objectives exact_field; do
+for name in couplings objectives kernel_attention exact_field; do
     printf '\n== %s\n' "$name"
     .venv-bench/bin/python -m "$name" --json "benchmarks/$name.json"
 done

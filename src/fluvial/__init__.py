@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fluvial import audits as audits
     from fluvial import metrics as metrics
     from fluvial import nn as nn
+    from fluvial import support as support
     from fluvial.audits import Audit as Audit
     from fluvial.audits import Budget as Budget
     from fluvial.audits import audit as audit
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from fluvial.fields import SmoothedField as SmoothedField
     from fluvial.fields import collapse_time as collapse_time
     from fluvial.fields import similarity_prior as similarity_prior
+    from fluvial.likelihood import LogProb as LogProb
+    from fluvial.likelihood import log_prob as log_prob
+    from fluvial.likelihood import sample_with_log_prob as sample_with_log_prob
     from fluvial.objectives import CFM as CFM
     from fluvial.objectives import EFM as EFM
     from fluvial.objectives import Batch as Batch
@@ -55,6 +59,7 @@ _HOMES = {
     "audits": None,
     "metrics": None,
     "nn": None,
+    "support": None,
     "Audit": "audits",
     "Budget": "audits",
     "audit": "audits",
@@ -72,6 +77,9 @@ _HOMES = {
     "SmoothedField": "fields",
     "collapse_time": "fields",
     "similarity_prior": "fields",
+    "LogProb": "likelihood",
+    "log_prob": "likelihood",
+    "sample_with_log_prob": "likelihood",
     "CFM": "objectives",
     "EFM": "objectives",
     "Batch": "objectives",

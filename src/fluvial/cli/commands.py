@@ -18,9 +18,28 @@ from fluvial.cli.features import Features
 from fluvial.cli.info import Info
 from fluvial.cli.retrieve import Retrieve
 from fluvial.cli.sample import Sample
+from fluvial.cli.support_diagnose import SupportDiagnose
+from fluvial.cli.support_evaluate import SupportEvaluate
+from fluvial.cli.support_experiments import SupportExperiments
+from fluvial.cli.support_sample import SupportSample
+from fluvial.cli.support_train import SupportTrain
 from fluvial.cli.train import Train
 
-Command = Train | Sample | Audit | AuditScaling | Features | Retrieve | Info | Demo
+Command = (
+    Train
+    | Sample
+    | Audit
+    | AuditScaling
+    | Features
+    | Retrieve
+    | SupportTrain
+    | SupportSample
+    | SupportEvaluate
+    | SupportDiagnose
+    | SupportExperiments
+    | Info
+    | Demo
+)
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "sample": Sample,
@@ -28,9 +47,15 @@ COMMANDS: dict[str, type[Command]] = {
     "audit scaling": AuditScaling,
     "features": Features,
     "retrieve": Retrieve,
+    "support train": SupportTrain,
+    "support sample": SupportSample,
+    "support evaluate": SupportEvaluate,
+    "support diagnose": SupportDiagnose,
+    "support experiments": SupportExperiments,
     "info": Info,
     "demo": Demo,
 }
+SUPPORT = "support"
 
 DESCRIPTION = "Flow matching in which the exact answer is a first-class object: train, sample and check a model."
 
@@ -43,6 +68,7 @@ examples:
   fluvial audit runs/a                                    does it generalise, and what did it copy?
   fluvial features folder:photos --extractor efficientnet-lite0 --size 224 --out x.npz
   fluvial retrieve --data x.npz --embeddings e.npz        the data that fit a query, by similarity
+  fluvial support train --tasks shells --out runs/s       learn to generate from a handful of examples
   fluvial info runs/a                                     what is in a run's folder
 
 `fluvial COMMAND --help` explains each option; `fluvial --version` prints the version.
@@ -62,7 +88,11 @@ def execute(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: If the arguments cannot be parsed, or the command refuses them.
     """
-    if " ".join(arguments[:2]) in COMMANDS:  # a command of two words
+    if list(arguments[:2]) in ([SUPPORT, "--help"], [SUPPORT, "-h"]):
+        print(_support_help(), end="")
+        return 0
+    # A command of two words, or what was meant to be one.
+    if " ".join(arguments[:2]) in COMMANDS or (list(arguments[:1]) == [SUPPORT] and len(arguments) > 1):
         arguments = [" ".join(arguments[:2]), *arguments[2:]]
     if list(arguments) in (["--version"], ["-V"]):
         print(f"fluvial {__version__}")
@@ -72,6 +102,16 @@ def execute(arguments: Sequence[str]) -> int:
         return 0
     command.validate(given_options(arguments[1:]))
     return command.execute()
+
+
+def _support_help() -> str:
+    """What ``fluvial support`` can be followed by."""
+    commands = [(name, command.__doc__ or "") for name, command in COMMANDS.items() if name.startswith(SUPPORT + " ")]
+    lines = [f"  fluvial {name:<22}{text.splitlines()[0]}" for name, text in commands]
+    head = "Support-conditioned generation: from a handful of examples to new points of the same distribution."
+    return "\n".join(
+        ["usage: fluvial support COMMAND", "", head, "", *lines, "", "`--help` after each explains it.", ""]
+    )
 
 
 def _parse(arguments: Sequence[str]) -> Command | None:

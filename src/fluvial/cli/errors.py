@@ -54,6 +54,10 @@ _SMALLER = {
     "audit": "--n or --size",
     "audit scaling": "--samples, --widths or --size",
     "features": "--batch-size or --size",
+    "support train": "--batch-size, --points, --bank or --width",
+    "support sample": "--n",
+    "support evaluate": "--points",
+    "support diagnose": "--tasks, --m or --dim",
 }
 
 

@@ -8,6 +8,7 @@ from fluvial.nn.dit import DiT
 from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
 from fluvial.nn.mlp import MLP
 from fluvial.nn.references import ReferenceEncoder, Referring
+from fluvial.nn.support import SupportNet
 from fluvial.nn.unet import UNet
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ReferenceEncoder",
     "Referring",
     "SelfAttention",
+    "SupportNet",
     "TimeEmbedding",
     "TokenAttention",
     "UNet",

@@ -85,15 +85,15 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B n F"]) -> Float[Tensor, "B n F"]:
         """What the positions take from one another, shape ``(B, n, width)``."""
-        q, k, v = (_split(part, self.heads) for part in self.qkv(x).chunk(3, 2))
-        out: Tensor = self.out(_join(attend(q, k, v)))
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, 2))
+        out: Tensor = self.out(join_heads(attend(q, k, v)))
         return out
 
 
@@ -123,7 +123,7 @@ class TokenAttention(nn.Module):
 
     def __init__(self, width: int, tokens: int, heads: int, scale: float = 1.0) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         if tokens < 1:
             raise ValueError(f"tokens must be at least 1, got {tokens}")
         self.heads, self.scale = heads, scale
@@ -144,21 +144,43 @@ class TokenAttention(nn.Module):
         given = with_null(cond, self.null, len(x))
         # An absent value has weight zero, and zero times infinity is no number.
         value = given.value.to(x.dtype).masked_fill(~given.mask[:, :, None], 0)
-        k, v = (_split(part, self.heads) for part in self.key_value(value).chunk(2, 2))
-        attended = attend(_split(self.query(x), self.heads), k, v, given.mask)
-        out: Tensor = self.scale * self.out(_join(attended))
+        k, v = (split_heads(part, self.heads) for part in self.key_value(value).chunk(2, 2))
+        attended = attend(split_heads(self.query(x), self.heads), k, v, given.mask)
+        out: Tensor = self.scale * self.out(join_heads(attended))
         return out
 
 
-def _check_heads(width: int, heads: int) -> None:
+def check_heads(width: int, heads: int) -> None:
+    """Refuse heads that do not divide the width.
+
+    Raises:
+        ValueError: As above, or if a number is not positive.
+
+    Example:
+        >>> check_heads(16, 3)
+        Traceback (most recent call last):
+        ValueError: heads must be positive and divide the width 16, got 3
+    """
     if heads < 1 or width < 1 or width % heads:
         raise ValueError(f"heads must be positive and divide the width {width}, got {heads}")
 
 
-def _split(x: Float[Tensor, "B n F"], heads: int) -> Float[Tensor, "B h n c"]:
+def split_heads(x: Float[Tensor, "B n F"], heads: int) -> Float[Tensor, "B h n c"]:
+    """Features of each position as those of its heads, shape ``(B, heads, n, F / heads)``.
+
+    Example:
+        >>> split_heads(torch.zeros(3, 49, 16), 2).shape
+        torch.Size([3, 2, 49, 8])
+    """
     parts: Tensor = x.unflatten(2, (heads, -1))
     return parts.transpose(1, 2)
 
 
-def _join(x: Float[Tensor, "B h n c"]) -> Float[Tensor, "B n F"]:
+def join_heads(x: Float[Tensor, "B h n c"]) -> Float[Tensor, "B n F"]:
+    """The inverse of :func:`split_heads`.
+
+    Example:
+        >>> join_heads(torch.zeros(3, 2, 49, 8)).shape
+        torch.Size([3, 49, 16])
+    """
     return x.transpose(1, 2).flatten(2)

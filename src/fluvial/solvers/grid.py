@@ -1,4 +1,5 @@
-"""The nodes of time: legs between a field's breakpoints, and how a number of steps is shared among them.
+"""The nodes of time: legs between a field's breakpoints, and how a number of steps is shared among them, or given
+nodes laid out on them.
 
 A field may jump at a breakpoint. Each leg therefore evaluates it on its own side only: the time of a stage
 that falls on a breakpoint is moved to the neighbouring float inside the leg. Without that, a method that
@@ -10,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
+from torch import Tensor
+
+from fluvial.solvers.saves import TOLERANCE
+
+Grid = Sequence[float] | np.ndarray | Tensor
+"""Nodes of time as a caller gives them."""
+
+_END_TOLERANCE = 1e-6  # the ends of a grid in single precision are those of the interval
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,61 @@ def make_steps(legs: Sequence[Leg], count: int) -> list[Step]:
         nodes = [leg.start + (leg.stop - leg.start) * (i / share) for i in range(share)] + [leg.stop]
         steps += [Step(start, stop, leg) for start, stop in pairwise(nodes)]
     return steps
+
+
+def lay_steps(legs: Sequence[Leg], nodes: Sequence[float]) -> list[Step]:
+    """One step between each two neighbouring nodes; a leg's end that is no node yet becomes one.
+
+    Args:
+        legs: The legs in order.
+        nodes: Strictly monotone times from the first leg's start to the last leg's stop.
+
+    Example:
+        >>> steps = lay_steps(make_legs(0.0, 1.0, (0.25,), torch.float32), [0.0, 0.1, 0.5, 1.0])
+        >>> [step.stop for step in steps]
+        [0.1, 0.25, 0.5, 1.0]
+    """
+    steps = []
+    for leg in legs:
+        low, high = sorted((leg.start, leg.stop))
+        inside = [t for t in nodes if low + TOLERANCE < t < high - TOLERANCE]
+        steps += [Step(start, stop, leg) for start, stop in pairwise([leg.start, *inside, leg.stop])]
+    return steps
+
+
+def checked_grid(grid: Grid, t0: float, t1: float) -> list[float]:
+    """The nodes as numbers, with ``t0`` and ``t1`` themselves at the ends.
+
+    Raises:
+        ValueError: If they are no strictly monotone sequence of times from ``t0`` to ``t1``.
+
+    Example:
+        >>> checked_grid(np.array([0.0, 0.5, 1.0]), 0.0, 1.0)
+        [0.0, 0.5, 1.0]
+        >>> checked_grid([0.0, 0.5, 0.5, 1.0], 0.0, 1.0)
+        Traceback (most recent call last):
+        ValueError: grid must be strictly monotone, got 0.5 after 0.5
+    """
+    nodes = _as_numbers(grid)
+    for name, node, t in (("start at t0", nodes[0], t0), ("end at t1", nodes[-1], t1)):
+        if not abs(node - t) <= _END_TOLERANCE:  # NaN is refused too
+            raise ValueError(f"grid must {name} = {t:g}, got {node:g}")
+    nodes[0], nodes[-1] = t0, t1
+    sign = 1 if t1 > t0 else -1
+    for left, right in pairwise(nodes):
+        if not sign * (right - left) > TOLERANCE:
+            raise ValueError(f"grid must be strictly monotone, got {right:g} after {left:g}")
+    return nodes
+
+
+def _as_numbers(grid: Grid) -> list[float]:
+    try:
+        times = torch.as_tensor(grid, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"grid must be a sequence of times, got {type(grid).__name__}") from None
+    if times.ndim != 1 or len(times) < 2:
+        raise ValueError(f"grid must be a sequence of at least two times, got shape {tuple(times.shape)}")
+    return [float(t) for t in times.tolist()]
 
 
 def _share(lengths: Sequence[float], count: int) -> list[int]:

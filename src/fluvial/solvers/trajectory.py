@@ -16,7 +16,7 @@ from fluvial.fields.base import Field, Walk, breakpoints, trajectory
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, integrate_fixed
-from fluvial.solvers.grid import Step, make_legs, make_steps, rounded
+from fluvial.solvers.grid import Grid, Step, checked_grid, lay_steps, make_legs, make_steps, rounded
 from fluvial.solvers.jumps import JUMP_METHODS, check_averages, integrate_jumps
 from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
@@ -52,6 +52,7 @@ def solve(
     *,
     steps: int | None = None,
     method: str = "euler",
+    grid: Grid | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     cond: Any = None,
@@ -76,6 +77,8 @@ def solve(
         method: ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"rk4"`` (1, 2, 2, 4 evaluations a step, and
             orders), or ``"dopri5"``, which chooses its steps. ``"meanflow"`` jumps along average velocities, for
             fields that know them: ``field(x, t, cond, r)``.
+        grid: Nodes of time for a fixed-step method or jumps, strictly monotone from ``t0`` to ``t1``, instead of equal
+            steps; a breakpoint that is none of them becomes one.
         rtol: Tolerance relative to the state, 1e-5 if not given; ``"dopri5"`` only.
         atol: Absolute tolerance, 1e-5 if not given; ``"dopri5"`` only.
         cond: Condition, passed to the field as it is.
@@ -96,10 +99,11 @@ def solve(
         >>> trajectory.x, trajectory.evaluations
         (tensor([[0.3679, 0.3679]]), 40)
     """
-    count, tolerances = _check_method(method, steps, rtol, atol)
+    count, tolerances = _check_method(method, steps, grid, rtol, atol)
     _check_states(x0)
     t0, t1 = float(t0), float(t1)
     _check_interval(t0, t1)
+    nodes = None if grid is None else checked_grid(grid, t0, t1)
     wanted = _wanted(save_at, t0, t1)
     velocity = Velocity(field, cond)
     if velocity.path is not None and rounded(t0, x0.dtype) >= 1:
@@ -107,12 +111,12 @@ def solve(
     saves = Saves(wanted, t0, t1)
     if method in JUMP_METHODS:
         check_averages(field)
-        steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
+        steps_ = _steps(field, velocity, x0, t0, t1, count, nodes)
         saves.arrive(t0, x0)
         x, velocity.evaluations = integrate_jumps(field, x0, steps_, cond, saves=saves, progress=progress)
         kept, rejected = saves.states(), 0
     elif method in FIXED_METHODS:
-        steps_ = make_steps(make_legs(t0, t1, breakpoints(field), x0.dtype), count)
+        steps_ = _steps(field, velocity, x0, t0, t1, count, nodes)
         x, kept = _solve_fixed(field, velocity, x0, steps_, method, saves, progress)
         rejected = 0
     else:
@@ -121,6 +125,20 @@ def solve(
         kept = saves.states()
     path = torch.stack(kept) if wanted else x[None]
     return Trajectory(x, x.new_tensor(wanted or [t1]), path, velocity.evaluations, rejected)
+
+
+def _steps(
+    field: Field, velocity: Velocity, x0: Tensor, t0: float, t1: float, count: int, nodes: Sequence[float] | None
+) -> list[Step]:
+    """The steps between the given nodes, or ``count`` about equal ones."""
+    legs = make_legs(t0, t1, breakpoints(field), x0.dtype)
+    if nodes is None:
+        return make_steps(legs, count)
+    steps = lay_steps(legs, nodes)
+    late = steps[-1].start
+    if velocity.path is not None and rounded(late, x0.dtype) >= 1:
+        raise ValueError(f"grid: the node {late!r} is 1 in {x0.dtype}, where the field has no velocity: leave it out")
+    return steps
 
 
 def _solve_fixed(
@@ -178,7 +196,7 @@ def _require_landed(x: Tensor) -> None:
 
 
 def _check_method(
-    method: str, steps: int | None, rtol: float | None, atol: float | None
+    method: str, steps: int | None, grid: Grid | None, rtol: float | None, atol: float | None
 ) -> tuple[int, tuple[float, float]]:
     """The number of steps and the tolerances, defaults filled in; each has meaning for its kind of method alone."""
     known = (*FIXED_METHODS, *JUMP_METHODS, *ADAPTIVE_METHODS)
@@ -189,6 +207,10 @@ def _check_method(
         raise ValueError(f"steps must not be given with {method}, which chooses its own, got {steps}")
     if steps is not None and (not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
+    if grid is not None and method in ADAPTIVE_METHODS:
+        raise ValueError(f"grid must not be given with {method}, which chooses its own steps")
+    if grid is not None and steps is not None:
+        raise ValueError(f"steps must not be given with grid, whose nodes are the steps, got {steps}")
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and method not in ADAPTIVE_METHODS:
             raise ValueError(f"{name} must not be given with {method}, whose steps are fixed, got {value}")

@@ -196,6 +196,8 @@ def read_run_table(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
+    if values.get("command") == "support" and "fluvial" in values:
+        raise ValueError(f"{run} is a run of fluvial support train: see fluvial support --help for what reads it")
     # Other programs may have a key or a table of that name.
     if not all(isinstance(values.get(key), str) for key in ("fluvial", "data", "objective")):
         raise ValueError(

@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from fluvial.data.specs import parse_spec
@@ -21,13 +22,16 @@ _FILES = re.compile(
 )
 
 
-def check_run_folder(run: Path, overwrite: bool = False, data: str = "") -> None:
+def check_run_folder(
+    run: Path, overwrite: bool = False, data: str = "", *, read: Callable[[Path], object] = read_config
+) -> None:
     """Check that a new run can be written to a folder, changing nothing.
 
     Args:
         run: The folder; it need not exist.
         overwrite: Whether a run that is there may be removed.
         data: Spec of the data to train on; it is looked at if given.
+        read: Reads the config of the kind of run that may be replaced, or raises ValueError.
 
     Raises:
         ValueError: If the folder holds the data, holds a run and ``overwrite`` is off, holds anything else, or
@@ -43,7 +47,7 @@ def check_run_folder(run: Path, overwrite: bool = False, data: str = "") -> None
             raise ValueError(f"{run} is a file, not a folder; give another --out")
         if all(child.name in _BEFORE_CONFIG for child in run.iterdir()):
             return
-        _check_is_run(run)
+        _check_is_run(run, read)
         if not overwrite:
             raise ValueError(
                 f"{run} already holds a run; continue it with --resume {run}, replace it with --overwrite, or "
@@ -59,9 +63,9 @@ def check_run_folder(run: Path, overwrite: bool = False, data: str = "") -> None
         )
 
 
-def _check_is_run(run: Path) -> None:
+def _check_is_run(run: Path, read: Callable[[Path], object]) -> None:
     try:
-        read_config(run)
+        read(run)
     except ValueError as error:
         raise ValueError(
             f"{run} holds files that are not a fluvial run, which --overwrite never removes ({error}); "
@@ -93,19 +97,22 @@ def make_run_folder(run: Path) -> None:
         raise ValueError(f"{run} cannot be written: {getattr(error, 'strerror', error)}") from error
 
 
-def prepare_run_folder(run: Path, overwrite: bool = False, data: str = "") -> None:
+def prepare_run_folder(
+    run: Path, overwrite: bool = False, data: str = "", *, read: Callable[[Path], object] = read_config
+) -> None:
     """Make an empty, writable run folder; with ``overwrite``, remove the run that is there. A lock file stays.
 
     Args:
         run: The folder; parents are made.
         overwrite: Whether a run that is there may be removed. Nothing that fluvial did not write is.
         data: Spec of the data to train on, which must lie elsewhere.
+        read: Reads the config of the kind of run that may be replaced, or raises ValueError.
 
     Raises:
         ValueError: If the folder holds the data, holds a run and ``overwrite`` is off, holds anything else, or
             cannot be written.
     """
-    check_run_folder(run, overwrite, data)
+    check_run_folder(run, overwrite, data, read=read)
     make_run_folder(run)
     try:
         _empty(run)

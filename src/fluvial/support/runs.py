@@ -1,0 +1,91 @@
+"""Reading the folder of a meta-training: its config, its newest checkpoint, the net and the tasks behind it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fluvial.nn import SupportNet
+from fluvial.paths import CondOT
+from fluvial.support.config import SupportConfig, check_unchanged, read_config
+from fluvial.support.state import build_net
+from fluvial.support.tasks import Family
+from fluvial.support.tasks.by_name import family_by_name
+from fluvial.support.tasks.classes import Split
+from fluvial.support.training import check_same_tasks
+from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from fluvial.training.state import load_net
+
+
+@dataclass(frozen=True)
+class SupportRun:
+    """A run folder of ``fluvial support train`` and its newest checkpoint.
+
+    Args:
+        folder: The run folder.
+        config: What it was trained as.
+        checkpoint: The newest checkpoint; its ``hash`` identifies the weights.
+        dim: Dimension of the points.
+    """
+
+    folder: Path
+    config: SupportConfig
+    checkpoint: Checkpoint
+    dim: int
+
+    @property
+    def step(self) -> int:
+        """Updates made."""
+        return self.checkpoint.step
+
+    @property
+    def path(self) -> CondOT:
+        """The probability path that the net was trained on."""
+        return CondOT(self.config.sigma_min)
+
+    @cached_property
+    def net(self) -> SupportNet:
+        """The net with its averaged weights, on the CPU, in evaluation mode.
+
+        Raises:
+            ValueError: If the file of the weights is damaged, or holds another net.
+        """
+        net = build_net(self.config, self.dim)
+        load_net(net, self.checkpoint, "ema")
+        return net.eval().requires_grad_(False)
+
+    def family(self, split: Split = "test") -> Family:
+        """The tasks of the run; of real data, those of the classes of one split.
+
+        Raises:
+            ValueError: If the data are absent, or are not those of the training.
+        """
+        family = family_by_name(self.config.tasks, self.config.dim, m=self.config.m, split=split)
+        check_same_tasks(self.checkpoint.state.get("data_hash"), family, self.checkpoint.folder)
+        return family
+
+
+def load_support_run(folder: Path | str) -> SupportRun:
+    """Read a run folder of ``fluvial support train``; weights are read when they are used.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        ValueError: If it is no such run, has no checkpoint yet, or its newest checkpoint is truncated or foreign.
+
+    Example:
+        >>> load_support_run("no/such/run")
+        Traceback (most recent call last):
+        ValueError: no/such/run is not a run folder: there is no such folder
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    newest = latest_checkpoint(folder)
+    if newest is None:
+        raise ValueError(f"{folder} has no checkpoint yet; train it with --resume {folder}")
+    checkpoint = load_checkpoint(newest)
+    check_unchanged(config, checkpoint.state.get("config"), newest)
+    dim = checkpoint.state.get("dim")
+    if type(dim) is not int or dim < 1:
+        raise ValueError(f"{newest} describes no net: its points have dimension {dim!r}")
+    return SupportRun(folder, config, checkpoint, dim)
