@@ -205,3 +205,56 @@ def test_names_and_settings_are_refused_before_torch_is_imported():
     arguments = ["support", "train", "--tasks", "rngs", "--out", "x"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "did you mean 'rings'?" in done.stderr
+
+
+def test_info_tells_of_a_support_run(fluvial, plane_run):
+    outcome = fluvial("info", plane_run)
+    assert outcome.status == 0 and "moons, dimension 2" in outcome.out and "4 of 4" in outcome.out
+    values = json.loads(fluvial("info", plane_run, "--json").out)
+    assert (values["dim"], values["step"], values["finished"]) == (2, 4, True)
+
+
+def test_doubts_about_samples_are_told(fluvial, plane_run, tmp_path):
+    def warned(rows):
+        np.save(tmp_path / "mine.npy", rows)
+        out = tmp_path / "x.npz"
+        return fluvial(
+            "support", "sample", plane_run, "--support", tmp_path / "mine.npy", "--out", out, "--overwrite"
+        ).err
+
+    near = np.random.default_rng(0).normal(size=(6, 2)) * 3
+    assert "fluvial:" not in warned(near)
+    assert "only 1 of the 6 examples are distinct" in warned(np.repeat(near[:1], 6, 0))
+    assert "was trained on supports of 6 examples, and 2 are given" in warned(near[:2])
+    assert "the samples are far from the examples" in warned(near / 1000 + 50)
+
+
+def test_what_would_never_end_is_refused(fluvial, plane_run, examples, tmp_path):
+    outcome = fluvial("support", "sample", plane_run, "--support", examples, "--n", 10**13)
+    assert outcome.error.startswith("--n 10000000000000 would take")
+    assert "--points must be at most" in fluvial("support", "evaluate", plane_run, "--points", 10**12).error
+    assert (
+        "--dim must be at most"
+        in fluvial("support", "train", "--tasks", "gmm", "--dim", 10**9, "--out", tmp_path / "r").error
+    )
+    assert (
+        "which it would replace"
+        in fluvial("support", "sample", plane_run, "--support", examples, "--out", examples, "--overwrite").error
+    )
+
+
+def test_real_families_are_loaded_before_the_first_training(fluvial, tmp_path):
+    np.savez(tmp_path / "few.npz", features=np.random.default_rng(0).normal(size=(60, 20)), labels=np.arange(60) % 4)
+    command = ["support", "experiments", "--budget", 0.001, "--only", "real", "--tasks", 2, "--out", tmp_path / "x"]
+    outcome = fluvial(*command, "--real", f"digits,{tmp_path / 'few.npz'}")
+    assert "few.npz: label 0 has 15 members, tasks with m = 50 need at least 51" in outcome.error
+    assert list((tmp_path / "x").iterdir()) == []
+    assert "--real takes classes of data" in fluvial(*command, "--real", "gmm").error
+
+
+def test_a_run_of_a_file_works_from_any_directory(fluvial, features, tmp_path, monkeypatch):
+    monkeypatch.chdir(features.parent)
+    options = ["--tasks", features.name, "--dim", 3, "--out", tmp_path / "run", *TINY]
+    assert fluvial("support", "train", *options).status == 0
+    monkeypatch.chdir(tmp_path)
+    assert load_support_run(tmp_path / "run").family().dim == 3

@@ -49,6 +49,18 @@ def test_features_without_labels_are_one_class(fluvial, tmp_path):
     assert "draws from one class" in values["notes"][1]
 
 
+def test_features_are_taken_as_they_are_unless_a_dimension_is_asked_for(fluvial, tmp_path):
+    spreads = [10, 1, 0.1, 0.1]
+    np.savez(tmp_path / "x.npz", features=np.random.default_rng(0).normal(size=(200, 4)) * spreads)
+    plain, projected = (
+        json.loads(fluvial("support", "diagnose", tmp_path / "x.npz", "--m", 20, "--tasks", 3, *more, "--json").out)
+        for more in ([], ["--dim", 4])
+    )
+    assert plain["verdict"] == "geometry mismatch" and "geometry mismatch" not in projected["regimes"]
+    assert projected["notes"][0].startswith("Points are the 4 leading principal components of 4 features")
+    assert not any("principal components" in note for note in plain["notes"])
+
+
 @pytest.mark.slow
 def test_digits(fluvial):
     values = json.loads(fluvial("support", "diagnose", "digits", "--dim", 3, *QUICK, "--json").out)

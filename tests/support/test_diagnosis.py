@@ -190,3 +190,11 @@ def test_the_page_has_three_figures_and_needs_no_network(tmp_path) -> None:
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("<figure") == 3 and "://" not in page and (tmp_path / "a" / "diagnosis.json").is_file()
     assert TASKS == 40
+
+
+def test_a_large_error_is_never_called_good_enough() -> None:
+    """No regime fires on so few tasks, and still half of the variance is missing."""
+    found = diagnose(Shells(8), 10, tasks=4)
+    assert found.scarcity.data["error_here"] > 0.3
+    assert not any("no training is needed" in item.action for item in found.recommendations)
+    assert "none of the three" not in found.verdict or "undecided" in found.verdict

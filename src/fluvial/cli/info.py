@@ -9,7 +9,9 @@ import tyro
 from fluvial.cli.classes import list_classes
 from fluvial.cli.folders import size_on_disk
 from fluvial.cli.render import console, format_value, json_text
+from fluvial.cli.support_info import describe_support_run, support_rows
 from fluvial.presets import net_options
+from fluvial.support.config import is_support_run
 from fluvial.training.config import TrainConfig, read_config
 
 
@@ -30,11 +32,13 @@ examples:
 
     def validate(self, given: tuple[str, ...] = ()) -> None:
         """Refuses a folder that holds no run."""
-        read_config(self.run)
+        if not is_support_run(self.run):
+            read_config(self.run)
 
     def execute(self) -> int:
         """Prints the table."""
-        values = describe_run(self.run)
+        support = is_support_run(self.run)
+        values = describe_support_run(self.run) if support else describe_run(self.run)
         if self.json:
             print(json_text(values))
             return 0
@@ -43,7 +47,7 @@ examples:
         table = Table(title=f"run {self.run}", show_header=False, title_justify="left")
         table.add_column(style="bold")
         table.add_column(overflow="fold")
-        for name, text in _rows(values):
+        for name, text in support_rows(values) if support else _rows(values):
             table.add_row(name, text)
         console().print(table)
         return 0

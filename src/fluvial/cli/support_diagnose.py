@@ -127,7 +127,8 @@ def _print(found: "Diagnosis") -> None:
     for heading in ("regime", "", "measured"):
         table.add_column(heading)
     for regime, reason in zip(REGIMES, reasons(found), strict=True):
-        table.add_row(regime, "[bold]yes[/bold]" if regime in found.regimes else "no", reason)
+        answer = "undecided" if regime in found.undecided else "no"
+        table.add_row(regime, "[bold]yes[/bold]" if regime in found.regimes else answer, reason)
     screen.print(table)
     for finding in found.findings:
         screen.print(f"[bold]{finding.name}[/bold]: {finding.verdict}", highlight=False)

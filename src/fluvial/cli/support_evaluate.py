@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fluvial.support.tasks.classes import Split
 
 
+_FEW_TASKS = 20
+_MOST_POINTS = 100_000
+
+
 @dataclass(frozen=True)
 class SupportEvaluate:
     """Compare a net's samples with those of the exact field of the support, on fresh tasks."""
@@ -26,6 +30,10 @@ what is compared, for each task (support, samples, and targets that are never am
   plug-in        the exact flow of the support, which copies it up to noise of sigma_min
   tuned plug-in  the same with the noise that fits validation tasks best
   floor          fresh targets: what a perfect model scores
+Columns: near-copies are samples nearer to an example than a third of the median distance of fresh targets from it;
+nearest example is the mean distance to it; velocity error is the mean squared distance from the true velocity at
+uniform times (from the conditional one, noise included, where the truth is not known): late times dominate, when the
+plug-in's velocity grows as 1 / sigma.
 MMD^2 is unbiased, so that it may be slightly negative, under a Gaussian kernel whose width is the median distance of
 other targets of the task. plug-in / this is a ratio of means over tasks: above 1, the row does better.
 
@@ -74,6 +82,8 @@ examples:
         for name in ("tasks", "points"):
             if getattr(self, name) < 2:
                 raise ValueError(f"--{name} must be at least 2, got {getattr(self, name)}")
+        if self.points > _MOST_POINTS:
+            raise ValueError(f"--points must be at most {_MOST_POINTS}, got {self.points}")
         if self.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {self.steps}")
         if self.m is not None and self.m < 1:
@@ -99,7 +109,7 @@ examples:
         if self.json:
             print(text)
         else:
-            _print(found, self.run)
+            _print(found, self.run, "exact field" if self.exact else "learned")
         return 0
 
     def _evaluate(self) -> "Evaluation":
@@ -138,12 +148,12 @@ examples:
             )
 
 
-def _print(found: "Evaluation", run: Path) -> None:
+def _print(found: "Evaluation", run: Path, name: str) -> None:
     from rich.table import Table
 
     from fluvial.support.evaluated import COLUMNS
 
-    settings, rows = found.settings, found.rows()
+    settings, rows = found.settings, [(name, *row[1:]) if row[0] == "learned" else row for row in found.rows()]
     title = f"{run} on {settings['tasks']} tasks of {settings['family']}, d = {settings['dim']}, m = {settings['m']}"
     table = Table(title=title, title_justify="left")
     shown = [column for column in range(len(COLUMNS)) if any(row[column] != "" for row in rows)]
@@ -155,6 +165,8 @@ def _print(found: "Evaluation", run: Path) -> None:
         )
     console().print(table)
     ratio = found.ratio()
-    print(f"plug-in / learned: {ratio.text()} (MMD^2, ratio of means with 95 % interval over tasks)")
+    print(f"plug-in / {name}: {ratio.text()} (MMD^2, ratio of means with 95 % interval over tasks)")
+    if settings["tasks"] < _FEW_TASKS:
+        print(f"note: intervals over {settings['tasks']} tasks are rough; --tasks {_FEW_TASKS} or more make them sound")
     for note in found.notes:
         print(f"note: {note}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECORD, REPORT = "experiments.json", "experiments.md"
 COMMAND = "support experiments"
+_MORE = 1.5  # times the training that is there, from which on a larger budget is told
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ examples:
 """.format(groups="\n".join(f"  {name:<10} {meaning}" for name, meaning in GROUPS.items()))
 
     budget: Annotated[float, tyro.conf.arg(metavar="MINUTES")]
-    """Minutes of training of all nets together; measuring takes about half as long again."""
+    """Minutes of training of all nets together; measuring comes on top, at most two minutes a net on one core."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Where the runs, their measurements and the tables go."""
     only: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: all)", metavar="NAMES")] = ",".join(GROUPS)
@@ -66,7 +67,8 @@ examples:
                 raise ValueError(f"--only: unknown comparison {name!r}{hint}")
         if "real" in self._groups:
             for name in self._real:
-                parse_family(name, 16)
+                if parse_family(name, 16).kind not in ("data set", "file"):
+                    raise ValueError(f"--real takes classes of data: digits, fashion-mnist or FILE.npz, got {name!r}")
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"{self.out} is a file, not a folder; give another --out")
         check_writable(self.out)
@@ -100,6 +102,14 @@ examples:
         record = json_text(self._record(tables, sizes))
         write_text(self.out / RECORD, record + "\n")
         write_text(self.out / REPORT, "\n".join(table.markdown() for table in tables))
+        for result in results:
+            then, now = result["seconds_training"] / 60, result["seconds_now"] / 60
+            if now > _MORE * then:
+                again = f"remove {self.out / result['name']} and its .json to train it anew"
+                print(
+                    f"fluvial: {result['name']} was trained for {then:.1f} min, and {now:.1f} are asked for: {again}",
+                    file=sys.stderr,
+                )
         if self.json:
             print(record)
         else:

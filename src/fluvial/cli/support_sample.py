@@ -1,5 +1,6 @@
 """``fluvial support sample``: new points in the likeness of a handful of examples."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -10,6 +11,7 @@ from fluvial import __version__
 from fluvial.cli.folders import written_aside
 from fluvial.cli.outputs import check_outputs, output_format, write_sidecar
 from fluvial.cli.render import json_text, renderer
+from fluvial.data.memory import check_fits
 from fluvial.support.config import read_config
 from fluvial.support.examples import read_examples
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fluvial.support.runs import SupportRun
+
+
+_FAR = 5  # times the distance of examples from one another, from which on samples count as far from them
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,10 @@ examples:
         read_config(self.run)
         read_examples(self.support)
         if self.out is not None:
-            if output_format(self.out) == "folder":
+            if self.out.suffix.lower() not in (".npz", ".png"):
                 raise ValueError(f"--out must end in .npz or .png, got {str(self.out)!r}")
+            if self.out.resolve() == self.support.resolve():
+                raise ValueError(f"--out is --support {str(self.support)!r}, which it would replace; give another name")
             check_outputs(self.out, self.overwrite)
 
     def execute(self) -> int:
@@ -90,6 +97,7 @@ examples:
         from fluvial.support.runs import load_support_run
 
         run = load_support_run(self.run)
+        check_fits(8 * self.n * run.config.width * run.config.blocks, f"--n {self.n}", "draw fewer at a time")
         given, key = read_examples(self.support)
         examples, projection = _in_dimension(run, given, key, self.support)
         out = self.out or self._default_out(run)
@@ -100,6 +108,8 @@ examples:
         x, evaluations = self._draw(run, support)
         figures = _figures(x, support, run.path.sigma_min)
         sidecar = json_text(self._sidecar(run, out, len(support), evaluations, figures))
+        for warning in _warnings(run, figures, support):
+            print(f"fluvial: {warning}", file=sys.stderr)
         self._write(out, x, given, projection)
         write_sidecar(out, sidecar)
         among = f" (among the examples {figures['nearest_other']:.3g})" if len(support) > 1 else ""
@@ -197,6 +207,25 @@ def _figures(x: "Tensor", support: "Tensor", sigma_min: float) -> dict[str, floa
     }
 
 
+def _warnings(run: "SupportRun", figures: dict[str, float], support: "Tensor") -> list[str]:
+    """Reasons to doubt the samples."""
+    import torch
+
+    found, config, m = [], run.config, len(support)
+    distinct = len(torch.unique(support, dim=0))
+    if distinct < m:
+        found.append(f"only {distinct} of the {m} examples are distinct: repeating one tells the net nothing new")
+    if not (config.least_m or config.m) <= m <= config.m:
+        trained = f"{config.m}" if config.least_m is None else f"{config.least_m} to {config.m}"
+        found.append(f"the net was trained on supports of {trained} examples, and {m} are given")
+    if figures["nearest_example"] > _FAR * figures["nearest_other"] > 0:
+        found.append(
+            "the samples are far from the examples, which may be unlike all that the net was trained on: compare "
+            "their scale and centre with those of the training tasks"
+        )
+    return found
+
+
 def _scatter(points: Any, examples: Any, path: Path) -> None:
     from fluvial.audits.drawing import draw_png
 
@@ -205,6 +234,6 @@ def _scatter(points: Any, examples: Any, path: Path) -> None:
         axes.scatter(*examples.T, s=22, marker="x", label=f"{len(examples)} examples")
         axes.set(xlabel="x", ylabel="y")
         axes.set_aspect("equal")
-        axes.legend(loc="upper right")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
     path.write_bytes(draw_png(draw, size=(5.0, 5.0)))

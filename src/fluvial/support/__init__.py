@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fluvial.support import tasks as tasks
     from fluvial.support.config import SupportConfig as SupportConfig
+    from fluvial.support.design import balanced_bandwidths as balanced_bandwidths
+    from fluvial.support.design import balanced_sizes as balanced_sizes
+    from fluvial.support.design import bandwidth_grid as bandwidth_grid
     from fluvial.support.design import compare_grids as compare_grids
     from fluvial.support.design import design_bandwidth as design_bandwidth
     from fluvial.support.design import design_grid as design_grid
+    from fluvial.support.design import effective_sizes as effective_sizes
     from fluvial.support.diagnosis import Diagnosis as Diagnosis
     from fluvial.support.diagnosis import diagnose as diagnose
     from fluvial.support.evaluated import Evaluation as Evaluation
@@ -35,10 +39,14 @@ _HOMES = {
     "ProbeReport": "probing",
     "SupportConfig": "config",
     "SupportRun": "runs",
+    "balanced_bandwidths": "design",
+    "balanced_sizes": "design",
+    "bandwidth_grid": "design",
     "compare_grids": "design",
     "design_bandwidth": "design",
     "design_grid": "design",
     "diagnose": "diagnosis",
+    "effective_sizes": "design",
     "evaluate": "evaluation",
     "load_support_run": "runs",
     "plug_in_samples": "plug_in",

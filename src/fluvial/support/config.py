@@ -13,10 +13,20 @@ from fluvial.training.config import CONFIG_FILE
 from fluvial.training.settings import check_types
 from fluvial.training.toml import dump_toml, write_text
 
+COMMAND = "support"
+"""What a run's config says under the key ``command``."""
 _SIZES = ("dim", "m", "least_m", "width", "blocks", "heads", "batch_size", "points", "bank", "steps")
 _COUNTS = (*_SIZES, "log_every", "checkpoint_every", "keep")
 # Beyond these nothing can be trained; a slip of the keyboard would only run out of time or memory.
-_LARGEST = {"m": 10_000, "points": 100_000, "bank": 100_000, "batch_size": 100_000, "width": 65_536, "blocks": 1000}
+_LARGEST = {
+    "dim": 100_000,
+    "m": 10_000,
+    "points": 100_000,
+    "bank": 100_000,
+    "batch_size": 100_000,
+    "width": 65_536,
+    "blocks": 1000,
+}
 # Changing these leaves every update as it is. Data may have moved.
 _FREE = frozenset({"log_every", "checkpoint_every", "keep"})
 
@@ -100,7 +110,7 @@ class SupportConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         for name, largest in _LARGEST.items():
-            if getattr(self, name) > largest:
+            if (getattr(self, name) or 0) > largest:
                 raise ValueError(f"{name} must be at most {largest}, got {getattr(self, name)}")
         if self.width % self.heads:
             raise ValueError(f"heads must divide the width {self.width}, got {self.heads}")
@@ -123,9 +133,7 @@ _KINDS = {field.name: field.type for field in dataclasses.fields(SupportConfig)}
 
 def write_config(config: SupportConfig, run: Path) -> None:
     """Write ``run/config.toml``, replacing it in one step."""
-    write_text(
-        run / CONFIG_FILE, dump_toml({"fluvial": __version__, "command": "support", **dataclasses.asdict(config)})
-    )
+    write_text(run / CONFIG_FILE, dump_toml({"fluvial": __version__, "command": COMMAND, **dataclasses.asdict(config)}))
 
 
 def read_config(run: Path) -> SupportConfig:
@@ -150,6 +158,15 @@ def read_config(run: Path) -> SupportConfig:
     return config
 
 
+def is_support_run(run: Path) -> bool:
+    """Whether a folder says of itself that it is a run of ``fluvial support train``; it may be damaged beyond that."""
+    try:
+        values = tomllib.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+    return values.get("command") == COMMAND
+
+
 def _read_table(run: Path) -> dict[str, Any]:
     file = run / CONFIG_FILE
     if not run.is_dir():
@@ -160,7 +177,7 @@ def _read_table(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    if values.get("command") != "support" or not isinstance(values.get("fluvial"), str):
+    if values.get("command") != COMMAND or not isinstance(values.get("fluvial"), str):
         what = "of fluvial train" if "objective" in values else "of fluvial"
         raise ValueError(f"{run} is a run {what}, and one of fluvial support train is needed")
     return values

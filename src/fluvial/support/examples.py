@@ -36,8 +36,10 @@ def read_examples(path: Path) -> tuple[Float[np.ndarray, "m d"], str]:
         raise ValueError(f"{path}: examples must be real numbers, got dtype {rows.dtype}")
     if rows.ndim < 2 or rows.size == 0:
         raise ValueError(f"{path}: examples must have shape (m, d), neither of them 0, got {rows.shape}")
-    flat = rows.reshape(len(rows), -1).astype(np.float32)
+    flat = rows.reshape(len(rows), -1).astype(np.float64)
     bad = ~np.isfinite(flat).all(1)
     if bad.any():
         raise ValueError(f"{path}: {int(bad.sum())} of {len(flat)} examples hold NaN or infinite values")
-    return flat, names[0]
+    if np.abs(flat).max() > np.finfo(np.float32).max:
+        raise ValueError(f"{path}: examples must be within the range of float32, got {np.abs(flat).max():.3g}")
+    return flat.astype(np.float32), names[0]

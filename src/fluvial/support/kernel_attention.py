@@ -85,6 +85,8 @@ class KernelAttention(nn.Module):
         rank: int | None = None,
     ) -> None:
         super().__init__()
+        if path is not None and not isinstance(path, GaussianPath):
+            raise TypeError(f"path must be a path such as fv.CondOT(), got {path!r}")
         self.path = CondOT(sigma_min=0.01) if path is None else path
         self.dim, rank = checked_heads(dim, heads, metric, factor, rank)
         if self.dim is not None and (heads > 1 or isinstance(metric, str)):

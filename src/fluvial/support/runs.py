@@ -13,6 +13,7 @@ from fluvial.support.tasks.by_name import family_by_name
 from fluvial.support.tasks.classes import Split
 from fluvial.support.training import check_same_tasks
 from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from fluvial.training.config import CONFIG_FILE
 from fluvial.training.state import load_net
 
 
@@ -59,7 +60,11 @@ class SupportRun:
         Raises:
             ValueError: If the data are absent, or are not those of the training.
         """
-        family = family_by_name(self.config.tasks, self.config.dim, m=self.config.m, split=split)
+        try:
+            family = family_by_name(self.config.tasks, self.config.dim, m=self.config.m, split=split)
+        except ValueError as error:
+            recorded = f"{self.folder / CONFIG_FILE} says tasks = {self.config.tasks!r}"
+            raise ValueError(f"the tasks of the run cannot be made: {recorded}: {error}") from error
         check_same_tasks(self.checkpoint.state.get("data_hash"), family, self.checkpoint.folder)
         return family
 

@@ -70,7 +70,11 @@ class MetaTrainer:
 
     def __init__(self, config: SupportConfig, run: Path | str, *, progress: ProgressCallback | None = None) -> None:
         config.validate()
-        self.config, self.run, self._progress = config, Path(run), progress
+        # A run works from any directory, not only from the one that it was started in.
+        tasks = (
+            str(Path(config.tasks).expanduser().absolute()) if config.tasks.lower().endswith(".npz") else config.tasks
+        )
+        self.config, self.run, self._progress = dataclasses.replace(config, tasks=tasks), Path(run), progress
 
     def fit(self, resume: bool = False, *, overwrite: bool = False) -> MetaResult:
         """Train to the last step.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fluvial.audits.report import Report, Section, Table, Verdict, render_report, section_of
 from fluvial.support.diagnosis.regimes import REGIMES, Diagnosis, reasons
+from fluvial.support.diagnosis.thresholds import SCARCE_ERROR
 
 FILES = ("diagnosis.json", "report.html")
 """What :func:`write_diagnosis` writes."""
@@ -26,16 +27,16 @@ def diagnosis_report(diagnosis: Diagnosis, provenance: Mapping[str, str] | None 
     """
     why = reasons(diagnosis)
     sentence = diagnosis.recommendations[0].action + "."
-    verdicts = [Verdict(diagnosis.verdict, sentence, "bad" if diagnosis.regimes else "good", chief=True)]
+    fine = diagnosis.scarcity.data["error_here"] <= SCARCE_ERROR and not diagnosis.undecided
+    kind = "bad" if diagnosis.regimes else "good" if fine else "neutral"
+    verdicts = [Verdict(diagnosis.verdict, sentence, kind, chief=True)]
     for regime, reason in zip(REGIMES, why, strict=True):
-        applies = regime in diagnosis.regimes
-        verdicts.append(
-            Verdict(
-                regime if applies else f"not {regime}",
-                f"{reason[0].upper()}{reason[1:]}.",
-                "bad" if applies else "good",
-            )
-        )
+        subject, kind = f"not {regime}", "good"
+        if regime in diagnosis.regimes:
+            subject, kind = regime, "bad"
+        elif regime in diagnosis.undecided:
+            subject, kind = f"{regime}: undecided", "neutral"
+        verdicts.append(Verdict(subject, f"{reason[0].upper()}{reason[1:]}.", kind))
     actions = tuple((item.action, item.evidence) for item in diagnosis.recommendations)
     to_do = Section("What to do", table=Table(("action", "evidence"), actions, prose=True))
     notes = [Section("Of the data", diagnosis.notes)] if diagnosis.notes else []

@@ -6,7 +6,7 @@ from typing import Any
 from fluvial.support.diagnosis.geometry_view import signed
 from fluvial.support.diagnosis.regimes import Recommendation
 from fluvial.support.diagnosis.scarcity_view import falling
-from fluvial.support.diagnosis.thresholds import COLLAPSED_SIZE, GEOMETRY_NATS
+from fluvial.support.diagnosis.thresholds import COLLAPSED_SIZE, GEOMETRY_NATS, SCARCE_ERROR
 
 Data = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ def recommend(
         scarcity: Likewise.
         command: How a model is trained over tasks like these; None where there are too few classes for that.
     """
-    if not regimes:
+    if not regimes and scarcity["error_here"] <= SCARCE_ERROR:
         return (_as_it_is(collapse, scarcity),)
     found: list[Recommendation] = []
     if "geometry mismatch" in regimes:

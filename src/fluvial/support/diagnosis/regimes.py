@@ -58,8 +58,18 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """The regimes in words, or ``"none of the three"``."""
-        return " and ".join(self.regimes) if self.regimes else "none of the three"
+        """The regimes in words, or ``"none of the three"``, and what so few tasks leave open."""
+        *first, last = self.regimes or ("none of the three",)
+        words = f"{', '.join(first)} and {last}" if first else last
+        return words + (f"; undecided: {', '.join(self.undecided)} (more tasks decide)" if self.undecided else "")
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Regimes that do not apply, but whose threshold is inside of the interval over tasks."""
+        size, geometry = self.collapse.data["open_size"], self.geometry.data
+        gain, threshold = telling_gain(geometry)[1], GEOMETRY_NATS * geometry["dimension"]
+        open_ = (size["low"] < COLLAPSED_SIZE, gain["low"] < threshold < gain["high"], False)
+        return tuple(n for n, found in zip(REGIMES, open_, strict=True) if found and n not in self.regimes)
 
     @property
     def findings(self) -> tuple[Finding, Finding, Finding]:
@@ -76,6 +86,7 @@ class Diagnosis:
             "seed": self.seed,
             "verdict": self.verdict,
             "regimes": list(self.regimes),
+            "undecided": list(self.undecided),
             "reasons": dict(zip(REGIMES, reasons(self), strict=True)),
             "recommendations": [{"action": r.action, "evidence": r.evidence} for r in self.recommendations],
             "findings": {finding.name: finding.to_dict() for finding in self.findings},

@@ -82,12 +82,12 @@ class ClassRows:
             >>> rows.classes, rows.all_classes, rows.dim, rows.features
             (1, 10, 4, 64)
         """
-        members = [tasks._members[label] for label in tasks.classes]
+        members = [tasks.members[label] for label in tasks.classes]
         labels = np.repeat(np.asarray(tasks.classes), [len(points) for points in members])
         found = cls(torch.cat(members), labels, m=m, name=tasks.name)
         found.duplicates = tasks.duplicates
-        found.rows = sum(map(len, tasks._members.values())) + tasks.duplicates
-        found.all_classes, found.features = len(tasks._members), tasks.projection.features
+        found.rows = sum(map(len, tasks.members.values())) + tasks.duplicates
+        found.all_classes, found.features = len(tasks.members), tasks.projection.features
         return found
 
     def most_targets(self, m: int) -> int:

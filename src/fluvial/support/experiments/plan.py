@@ -78,7 +78,7 @@ def plan_experiments(groups: Collection[str] = tuple(GROUPS), real: Sequence[str
             for head in (False, True)
         ],
         "real": [
-            Experiment(_folder(name, number), "real", SupportConfig(tasks=name, dim=16))
+            Experiment(_folder(name, number), "real", SupportConfig(tasks=_tasks(name), dim=16))
             for number, name in enumerate(real)
         ],
         "heads": [
@@ -101,6 +101,11 @@ def plan_experiments(groups: Collection[str] = tuple(GROUPS), real: Sequence[str
         ],
     }
     return [experiment for group in GROUPS if group in groups for experiment in made[group]]
+
+
+def _tasks(name: str) -> str:
+    """The family as a run's config holds it, which works from any directory."""
+    return str(Path(name).expanduser().absolute()) if name.lower().endswith(".npz") else name
 
 
 def _folder(name: str, number: int) -> str:

@@ -17,7 +17,7 @@ from fluvial.support.evaluation import evaluate
 from fluvial.support.experiments.plan import Experiment
 from fluvial.support.runs import SupportRun, load_support_run
 from fluvial.support.state import MetaState, build_net
-from fluvial.support.tasks import Family, family_by_name
+from fluvial.support.tasks import Family, family_by_name, parse_family
 from fluvial.support.training import MetaTrainer
 from fluvial.training.config import CONFIG_FILE
 from fluvial.training.logs import read_metrics
@@ -51,24 +51,36 @@ def run_experiments(
         progress: Called as the trainings and measurements go on.
 
     Returns:
-        The results, in order, as plain values.
+        The results, in order, as plain values; ``seconds_training`` beside ``seconds_now``, what was asked for now.
 
     Raises:
         ValueError: If the folder holds something else.
         OSError: If the disk refuses a file.
     """
+    _check_families(experiments)
     whole = sum(experiment.share for experiment in experiments)
     results = []
     for number, experiment in enumerate(experiments):
         part = f"{number + 1} of {len(experiments)}: {experiment.name}"
         told = None if progress is None else partial(_told, progress, part)
-        file = folder / f"{experiment.name}.json"
+        file, seconds = folder / f"{experiment.name}.json", 60 * minutes * experiment.share / whole
         if not (file.exists() and is_of(_read(file), experiment, tasks)):
-            _train(folder / experiment.name, experiment, 60 * minutes * experiment.share / whole, told)
+            _train(folder / experiment.name, experiment, seconds, told)
             run = load_support_run(folder / experiment.name)
             write_text(file, json.dumps(_measure(run, experiment, tasks, told), indent=1, allow_nan=False) + "\n")
-        results.append(_read(file))
+        results.append({**_read(file), "seconds_now": seconds})
     return results
+
+
+def _check_families(experiments: Sequence[Experiment]) -> None:
+    """Load every real family before the first training: a small class must not be found an hour later."""
+    for experiment in experiments:
+        config = experiment.config
+        if parse_family(config.tasks, config.dim).kind in ("data set", "file"):
+            try:
+                family_by_name(config.tasks, config.dim, m=max(experiment.sizes))
+            except ValueError as error:
+                raise ValueError(f"{config.tasks}: {error}") from error
 
 
 def _told(progress: ProgressCallback, part: str, report: Progress) -> None:

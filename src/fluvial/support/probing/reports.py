@@ -124,6 +124,8 @@ class ProbeReport:
         """The answer in one sentence."""
         spearman, null, spread = (self.mean(name) for name in ("spearman", "null", "null_spread"))
         if np.isnan(spearman):
+            if np.isnan(self.mean("entropy")):
+                return "No attention row can be compared: the weights are not finite."
             return "No attention row has an order to compare: all weights of each are equal."
         count = len(self.layers)
         first, last = self.times[0], self.times[-1]

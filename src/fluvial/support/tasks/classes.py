@@ -90,6 +90,11 @@ class ClassTasks:
         self.split: Split = split
 
     @property
+    def members(self) -> dict[Any, Float[Tensor, "_ dim"]]:
+        """Points of every class by its label, those of other splits included."""
+        return dict(self._members)
+
+    @property
     def classes(self) -> tuple[Any, ...]:
         """Labels of the classes of this split."""
         return tuple(label.item() for label in self._splits[self.split])
