@@ -280,3 +280,16 @@ def broken(x: Tensor, t: Tensor) -> Tensor:
 def test_what_cannot_be_computed_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_wrappers_forward_the_divergence_of_their_fields() -> None:
+    x, labels = torch.randn(12, 2, generator=generator(1), dtype=torch.float64), torch.arange(12) % 2
+    exact = fv.ExactField(x, fv.CondOT(0.3), labels=labels)
+    points, t = torch.randn(6, 2, generator=generator(2), dtype=torch.float64), torch.linspace(0.1, 0.9, 6).double()
+    for field in (fv.Guided(exact, 2.0, (0.2, 0.7)), fv.Hybrid(exact, fv.Guided(exact, 0.5), 0.5)):
+        cond = torch.tensor([0, 1, 0, 1, 0, 1])
+        with torch.no_grad():
+            own = own_divergence(field, points, t, cond)[1]
+            torch.testing.assert_close(own, exact_divergence(field, points, t, cond)[1])
+    assert not hasattr(fv.Guided(lambda x, t, cond=None: x, 2.0), "divergence")
+    assert not hasattr(fv.Hybrid(exact, lambda x, t, cond=None: x, 0.5), "divergence")

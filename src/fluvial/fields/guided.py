@@ -1,5 +1,7 @@
 """Classifier-free guidance."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,14 +64,26 @@ class Guided:
 
     def __call__(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Any = None) -> Float[Tensor, "B *D"]:
         """Guided velocity at ``(x, t)``."""
+        return self._guided(self.field, x, t, cond)
+
+    @property
+    def divergence(self) -> Callable[..., Tensor]:
+        """Divergence of the guided velocity, a function of ``(x, t, cond)``; absent where the field knows none."""
+        inner = getattr(self.field, "divergence", None)
+        if inner is None:
+            raise AttributeError("the guided field knows no divergence")
+        return partial(self._guided, inner)
+
+    def _guided(self, quantity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        """A quantity that is linear in the velocity, guided."""
         t = t.expand(len(x))
-        conditional = self.field(x, t, cond)
+        conditional = quantity(x, t, cond)
         if cond is None or self.scale == 1:
             return conditional
         start, end = self.interval
         inside = (t >= start) & ((t < end) | (end == 1))
         if not bool(inside.any()):
             return conditional
-        null = self.field(x, t, None)
-        scale = torch.where(inside, x.new_tensor(self.scale), x.new_tensor(1.0)).reshape(-1, *[1] * (x.ndim - 1))
-        return null + scale * (conditional - null)
+        null = quantity(x, t, None)
+        scale = torch.where(inside, x.new_tensor(self.scale), x.new_tensor(1.0))
+        return null + scale.reshape(-1, *[1] * (null.ndim - 1)) * (conditional - null)

@@ -1,8 +1,9 @@
 """One field early, another late."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -62,14 +63,28 @@ class Hybrid:
 
     def __call__(self, x: Float[Tensor, "B *D"], t: Float[Tensor, "*T"], cond: Any = None) -> Float[Tensor, "B *D"]:
         """Velocity at ``(x, t)``; each row is evaluated by its own side only."""
+        return self._by_side(self.before, self.after, x, t, cond)
+
+    @property
+    def divergence(self) -> Callable[..., Tensor]:
+        """Divergence of the velocity, a function of ``(x, t, cond)``; absent unless both fields know theirs."""
+        before, after = (getattr(field, "divergence", None) for field in (self.before, self.after))
+        if before is None or after is None:
+            raise AttributeError("not both fields know their divergence")
+        return partial(self._by_side, before, after)
+
+    def _by_side(
+        self, before: Callable[..., Tensor], after: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any = None
+    ) -> Tensor:
         t = t.expand(len(x))
         early = (t < self.tau) | (self.tau == 1)
         if bool(early.all()):
-            return self.before(x, t, cond)
+            return before(x, t, cond)
         if not bool(early.any()):
-            return self.after(x, t, cond)
+            return after(x, t, cond)
         late = ~early
-        out = torch.empty_like(x)
-        out[early] = self.before(x[early], t[early], None if cond is None else cond[early])
-        out[late] = self.after(x[late], t[late], None if cond is None else cond[late])
+        first = before(x[early], t[early], None if cond is None else cond[early])
+        out = first.new_empty((len(x), *first.shape[1:]))
+        out[early] = first
+        out[late] = after(x[late], t[late], None if cond is None else cond[late])
         return out
