@@ -29,7 +29,7 @@ from torch import Tensor
 
 import fluvial as fv
 from exact_field.resident import forget_peak, in_child, peak
-from fluvial.support.kernel_attention import KernelAttention
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.training.timing import seconds_in_turns
 
 TASKS, ROWS, POINTS, DIM = 256, 256, 50, 16

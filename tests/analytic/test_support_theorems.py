@@ -31,7 +31,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import fluvial as fv
 from fluvial.randomness import generator
-from fluvial.support.kernel_attention import KernelAttention
+from fluvial.support.kernel.attention import KernelAttention
 
 DTYPES = [torch.float64, torch.float32]
 TIMES = (1e-6, 0.01, 0.3, 0.56, 0.9, 0.99, 0.999, 1 - 1e-6)

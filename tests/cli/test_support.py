@@ -134,6 +134,7 @@ def test_real_classes_are_evaluated_on_classes_that_the_net_has_not_seen(fluvial
     assert outcome.status == 0 and "all tasks come from one class" in outcome.out
 
 
+@pytest.mark.slow
 def test_experiments_go_on_from_what_is_there(fluvial, tmp_path):
     command = ["support", "experiments", "--budget", 0.001, "--only", "held-out", "--tasks", 2, "--out", tmp_path / "x"]
     first = fluvial(*command)

@@ -14,13 +14,13 @@ from fluvial.metrics import CLASSIFIERS, batched_median_distance, batched_mmd2
 from fluvial.paths import GaussianPath
 from fluvial.progress import Progress
 from fluvial.randomness import generator
-from fluvial.support.evaluated import COLUMNS, FIGURES, Evaluation
-from fluvial.support.evaluation import evaluate
-from fluvial.support.kernel_attention import KernelAttention
-from fluvial.support.plug_in import expected_copy_distance
-from fluvial.support.targets import TargetPlan, plan_targets
+from fluvial.support.evaluation.evaluating import evaluate
+from fluvial.support.evaluation.outcome import COLUMNS, FIGURES, Evaluation
+from fluvial.support.evaluation.plug_in import expected_copy_distance
+from fluvial.support.evaluation.targets import TargetPlan, plan_targets
+from fluvial.support.evaluation.velocities import joined_errors, velocity_errors
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.support.tasks import ClassTasks, GaussianMixtures, Shells, SyntheticFamily, TaskBatch, Truth
-from fluvial.support.velocity_errors import joined_errors, velocity_errors
 
 SPREAD, MEAN = 1.5, 2.0
 
@@ -333,7 +333,7 @@ def test_the_protocol_gives_the_exact_field_a_ratio_of_one(family: SyntheticFami
 
 def test_tasks_of_an_evaluation_are_not_those_of_a_training() -> None:
     """With one seed for both, the streams of random numbers must differ."""
-    from fluvial.support.evaluation import _EVALUATION, _TASKS
+    from fluvial.support.evaluation.evaluating import _EVALUATION, _TASKS
     from fluvial.training.draws import step_generator
 
     of_training = torch.rand(4, generator=step_generator(0, 0))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from fluvial.support import intervals
-from fluvial.support.intervals import difference_interval, mean_interval, ratio_interval
+from fluvial.support.evaluation import intervals
+from fluvial.support.evaluation.intervals import difference_interval, mean_interval, ratio_interval
 
 
 def figures(seed: int, tasks: int, ratio: float) -> tuple[np.ndarray, np.ndarray]:

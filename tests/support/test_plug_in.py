@@ -10,8 +10,7 @@ from scipy.stats import chi, chisquare, norm
 import fluvial as fv
 from fluvial.metrics import batched_median_distance, batched_mmd2
 from fluvial.progress import Progress
-from fluvial.support.kernel_attention import KernelAttention
-from fluvial.support.plug_in import (
+from fluvial.support.evaluation.plug_in import (
     copy_distance,
     copy_ratios,
     expected_copy_distance,
@@ -19,8 +18,9 @@ from fluvial.support.plug_in import (
     plug_in_samples,
     support_distances,
 )
+from fluvial.support.evaluation.tuning import DEFAULT_BANDWIDTHS, tuned_bandwidth
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.support.tasks import Shells
-from fluvial.support.tuning import DEFAULT_BANDWIDTHS, tuned_bandwidth
 
 
 def seeded(seed: int) -> torch.Generator:

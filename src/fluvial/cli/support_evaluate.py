@@ -12,7 +12,7 @@ from fluvial.support.config import read_config
 from fluvial.support.tasks.names import parse_family
 
 if TYPE_CHECKING:
-    from fluvial.support.evaluated import Evaluation
+    from fluvial.support.evaluation.outcome import Evaluation
     from fluvial.support.tasks.classes import Split
 
 
@@ -115,8 +115,8 @@ examples:
     def _evaluate(self) -> "Evaluation":
         import torch
 
-        from fluvial.support.evaluation import evaluate
-        from fluvial.support.kernel_attention import KernelAttention
+        from fluvial.support.evaluation.evaluating import evaluate
+        from fluvial.support.kernel.attention import KernelAttention
         from fluvial.support.runs import load_support_run
         from fluvial.support.tasks import family_by_name
 
@@ -151,7 +151,7 @@ examples:
 def _print(found: "Evaluation", run: Path, name: str) -> None:
     from rich.table import Table
 
-    from fluvial.support.evaluated import COLUMNS
+    from fluvial.support.evaluation.outcome import COLUMNS
 
     settings, rows = found.settings, [(name, *row[1:]) if row[0] == "learned" else row for row in found.rows()]
     title = f"{run} on {settings['tasks']} tasks of {settings['family']}, d = {settings['dim']}, m = {settings['m']}"

@@ -127,7 +127,7 @@ examples:
 
         from fluvial.randomness import noise
         from fluvial.solvers import solve
-        from fluvial.support.kernel_attention import KernelAttention
+        from fluvial.support.kernel.attention import KernelAttention
 
         field = KernelAttention(run.path) if self.exact else run.net
         x0 = noise(self.seed, 0, self.n, (run.dim,))
@@ -196,7 +196,7 @@ def _figures(x: "Tensor", support: "Tensor", sigma_min: float) -> dict[str, floa
     """How far samples are from the support, and examples from one another: copies show here."""
     import torch
 
-    from fluvial.support.plug_in import copy_distance, expected_copy_distance
+    from fluvial.support.evaluation.plug_in import copy_distance, expected_copy_distance
 
     exactly = "donot_use_mm_for_euclid_dist"  # products of matrices lose the distance of a copy
     others = torch.cdist(support, support, compute_mode=exactly).fill_diagonal_(torch.inf).amin(1)

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from fluvial.support.design import effective_sizes as effective_sizes
     from fluvial.support.diagnosis import Diagnosis as Diagnosis
     from fluvial.support.diagnosis import diagnose as diagnose
-    from fluvial.support.evaluated import Evaluation as Evaluation
-    from fluvial.support.evaluation import evaluate as evaluate
-    from fluvial.support.kernel_attention import KernelAttention as KernelAttention
-    from fluvial.support.plug_in import plug_in_samples as plug_in_samples
+    from fluvial.support.evaluation.evaluating import evaluate as evaluate
+    from fluvial.support.evaluation.outcome import Evaluation as Evaluation
+    from fluvial.support.evaluation.plug_in import plug_in_samples as plug_in_samples
+    from fluvial.support.kernel.attention import KernelAttention as KernelAttention
     from fluvial.support.probing import ProbeReport as ProbeReport
     from fluvial.support.probing import probe as probe
     from fluvial.support.runs import SupportRun as SupportRun
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "tasks": None,
     "Diagnosis": "diagnosis",
-    "Evaluation": "evaluated",
-    "KernelAttention": "kernel_attention",
+    "Evaluation": "evaluation.outcome",
+    "KernelAttention": "kernel.attention",
     "MetaResult": "training",
     "MetaTrainer": "training",
     "ProbeReport": "probing",
@@ -47,9 +47,9 @@ _HOMES = {
     "design_grid": "design",
     "diagnose": "diagnosis",
     "effective_sizes": "design",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluating",
     "load_support_run": "runs",
-    "plug_in_samples": "plug_in",
+    "plug_in_samples": "evaluation.plug_in",
     "probe": "probing",
 }
 

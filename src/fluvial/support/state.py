@@ -11,7 +11,7 @@ from fluvial.devices import to_device
 from fluvial.nn import SupportNet
 from fluvial.paths import CondOT
 from fluvial.support.config import SupportConfig
-from fluvial.support.kernel_attention import KernelAttention
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.support.tasks import Family
 from fluvial.training.checkpoints import Checkpoint
 from fluvial.training.draws import step_generator, weights_stream

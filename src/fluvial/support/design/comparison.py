@@ -19,7 +19,7 @@ from fluvial.metrics.mmd import batched_median_distance, batched_mmd2
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.solvers import solve
-from fluvial.support.intervals import Interval, difference_interval, mean_interval
+from fluvial.support.evaluation.intervals import Interval, difference_interval, mean_interval
 from fluvial.support.tasks.base import Family, require_counts
 
 _FOLLOWED = 100  # samples of a task that are followed to where the field takes them

@@ -22,7 +22,7 @@ from fluvial.support.diagnosis.condensation import (
     undetermined,
 )
 from fluvial.support.diagnosis.draws import Draws, nearest_time, weights
-from fluvial.support.intervals import mean_interval
+from fluvial.support.evaluation.intervals import mean_interval
 
 OPEN_SHARE = 0.25
 """Share of the data's variance that is undetermined where the effective sample size is judged."""

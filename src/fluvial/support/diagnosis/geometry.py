@@ -25,7 +25,7 @@ from fluvial.support.diagnosis.kernels import (
     mahalanobis_kernels,
     posterior_mean,
 )
-from fluvial.support.intervals import mean_interval
+from fluvial.support.evaluation.intervals import mean_interval
 
 BANDWIDTHS = tuple(0.02 * 1.12**k for k in range(47))
 """Bandwidths that are tried, in units of the support's spread in one coordinate: .02 to 3.7."""

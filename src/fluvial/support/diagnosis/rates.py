@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluvial.support.intervals import LEVEL, Interval
+from fluvial.support.evaluation.intervals import LEVEL, Interval
 
 RESAMPLINGS = 2000
 NEAR = 4.0

@@ -19,8 +19,8 @@ from fluvial.progress import Progress, ProgressCallback
 from fluvial.support.diagnosis.draws import Draws, nearest_time, spread, weights
 from fluvial.support.diagnosis.rates import fitted_rate, near_rate, usable
 from fluvial.support.diagnosis.scarcity_view import scarcity_finding
-from fluvial.support.intervals import mean_interval
-from fluvial.support.plug_in import plug_in_samples
+from fluvial.support.evaluation.intervals import mean_interval
+from fluvial.support.evaluation.plug_in import plug_in_samples
 
 TIMES = tuple(0.05 + 0.1 * k for k in range(10))
 _QUERIES = 128

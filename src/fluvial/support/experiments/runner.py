@@ -13,7 +13,7 @@ import torch
 from fluvial import __version__
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.support.config import read_config
-from fluvial.support.evaluation import evaluate
+from fluvial.support.evaluation.evaluating import evaluate
 from fluvial.support.experiments.plan import Experiment
 from fluvial.support.runs import SupportRun, load_support_run
 from fluvial.support.state import MetaState, build_net

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from fluvial.paths import CondOT
 from fluvial.randomness import generator
-from fluvial.support.intervals import Interval, ratio_interval
-from fluvial.support.kernel_attention import KernelAttention
+from fluvial.support.evaluation.intervals import Interval, ratio_interval
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.support.tasks import family_by_name
 
 PAPER_TIME = 0.56

@@ -43,7 +43,7 @@ def plug_in_samples(support: Tensor, n: int, bandwidth: float, generator: torch.
         Matsui Smola 2026, proposition 4.2.
 
     Example:
-        >>> from fluvial.support.plug_in import plug_in_samples
+        >>> from fluvial.support.evaluation.plug_in import plug_in_samples
         >>> plug_in_samples(torch.tensor([[[3.0]]]), 2, 0.0, torch.Generator())
         tensor([[[3.],
                  [3.]]])
@@ -72,7 +72,7 @@ def support_distances(samples: Tensor, support: Tensor) -> Float[Tensor, "B n"]:
         ValueError: If a set is empty or not finite, or the numbers of tasks or the dimensions differ.
 
     Example:
-        >>> from fluvial.support.plug_in import support_distances
+        >>> from fluvial.support.evaluation.plug_in import support_distances
         >>> support_distances(torch.tensor([[[1.0]]]), torch.tensor([[[0.0], [1.5]]]))
         tensor([[0.5000]], dtype=torch.float64)
     """
@@ -93,7 +93,7 @@ def copy_ratios(samples: Tensor, support: Tensor) -> Float[Tensor, "B n"]:
         ValueError: As for :func:`support_distances`.
 
     Example:
-        >>> from fluvial.support.plug_in import copy_ratios
+        >>> from fluvial.support.evaluation.plug_in import copy_ratios
         >>> copy_ratios(torch.tensor([[[1.0]]]), torch.tensor([[[0.0], [5.0]]]))
         tensor([[0.2500]], dtype=torch.float64)
     """
@@ -124,7 +124,7 @@ def copy_distance(samples: Tensor, support: Tensor) -> Float[Tensor, " B"]:
         ValueError: As for :func:`support_distances`.
 
     Example:
-        >>> from fluvial.support.plug_in import copy_distance
+        >>> from fluvial.support.evaluation.plug_in import copy_distance
         >>> copy_distance(torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[0.0], [1.5]]]))
         tensor([0.2500], dtype=torch.float64)
     """
@@ -139,7 +139,7 @@ def expected_copy_distance(bandwidth: float, d: int) -> float:
     the mean of the chi distribution; an upper bound for any support.
 
     Example:
-        >>> from fluvial.support.plug_in import expected_copy_distance
+        >>> from fluvial.support.evaluation.plug_in import expected_copy_distance
         >>> round(expected_copy_distance(0.01, 16), 5)
         0.03938
     """
@@ -166,7 +166,7 @@ def plug_in_mmd2(
         Shape (B,), float64; unbiased with respect to the targets.
 
     Example:
-        >>> from fluvial.support.plug_in import plug_in_mmd2
+        >>> from fluvial.support.evaluation.plug_in import plug_in_mmd2
         >>> plug_in_mmd2(torch.zeros(1, 1, 1), torch.zeros(1, 2, 1), 0.0, 1.0)
         tensor([0.], dtype=torch.float64)
     """

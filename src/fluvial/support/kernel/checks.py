@@ -8,7 +8,7 @@ from torch import Tensor
 from fluvial.checks import require_tensor
 from fluvial.conditions import Tokens
 from fluvial.paths import GaussianPath
-from fluvial.support.kernel_logits import Block
+from fluvial.support.kernel.logits import Block
 
 
 def checked_heads(dim: int | None, heads: int, metric: Any, factor: Any, rank: int | None) -> tuple[int | None, int]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from fluvial.progress import Progress, ProgressCallback
-from fluvial.support.plug_in import plug_in_mmd2
-from fluvial.support.targets import plan_targets
+from fluvial.support.evaluation.plug_in import plug_in_mmd2
+from fluvial.support.evaluation.targets import plan_targets
 from fluvial.support.tasks.base import Family, require_counts
 
 DEFAULT_BANDWIDTHS = tuple(0.01 * 10 ** (k / 6) for k in range(16))
@@ -50,9 +50,9 @@ def tuned_bandwidth(
 ) -> TunedBandwidth:
     """The bandwidth with which the plug-in comes nearest to fresh targets, on validation tasks of the family.
 
-    The squared MMD is that of the plug-in's distribution itself, :func:`~fluvial.support.plug_in.plug_in_mmd2`, so
-    that nothing but tasks and targets is random, and all bandwidths see the same ones. The kernel's bandwidth is the
-    median distance of further targets of each task.
+    The squared MMD is that of the plug-in's distribution itself, :func:`plug_in_mmd2`, so that nothing but tasks and
+    targets is random, and all bandwidths see the same ones. The kernel's bandwidth is the median distance of further
+    targets of each task.
 
     Args:
         family: The tasks.
@@ -70,7 +70,7 @@ def tuned_bandwidth(
         ValueError: If a number is not positive, ``points`` below 2, or the grid is empty or holds a negative number.
 
     Example:
-        >>> from fluvial.support.tuning import tuned_bandwidth
+        >>> from fluvial.support.evaluation.tuning import tuned_bandwidth
         >>> from fluvial.support.tasks.shells import Shells
         >>> seeded = torch.Generator().manual_seed(0)
         >>> tuned_bandwidth(Shells(2), 20, 4, seeded, points=50, grid=(0.01, 0.3, 9.0)).bandwidth

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fluvial.paths import GaussianPath
-from fluvial.support.kernel_attention import KernelAttention
-from fluvial.support.targets import Drawn
+from fluvial.support.evaluation.targets import Drawn
+from fluvial.support.kernel.attention import KernelAttention
 from fluvial.times import Uniform
 
 TRUE, CONDITIONAL = "true velocity", "conditional velocity"

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.metrics import CLASSIFIERS, batched_energy_distance, batched_mmd2, classifier_two_sample
-from fluvial.support.plug_in import copy_distance, copy_ratios
+from fluvial.support.evaluation.plug_in import copy_distance, copy_ratios
 
 NEAR = 1 / 3
 """A sample is a near-copy if its nearest support point is nearer than this share of the distance to the second one."""

@@ -22,13 +22,13 @@ from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.solvers import solve
-from fluvial.support.evaluated import Evaluation
-from fluvial.support.plug_in import plug_in_samples
-from fluvial.support.scores import Scores, joined_scores, score
-from fluvial.support.targets import Drawn, plan_targets
+from fluvial.support.evaluation.outcome import Evaluation
+from fluvial.support.evaluation.plug_in import plug_in_samples
+from fluvial.support.evaluation.scores import Scores, joined_scores, score
+from fluvial.support.evaluation.targets import Drawn, plan_targets
+from fluvial.support.evaluation.tuning import TunedBandwidth, tuned_bandwidth
+from fluvial.support.evaluation.velocities import ErrorBlock, joined_errors, velocity_errors
 from fluvial.support.tasks.base import Family, require_counts
-from fluvial.support.tuning import TunedBandwidth, tuned_bandwidth
-from fluvial.support.velocity_errors import ErrorBlock, joined_errors, velocity_errors
 
 Model = Callable[..., Tensor]
 """A field for a batch of tasks: ``model(x (B, n, d), t, support (B, m, d)) -> velocity (B, n, d)``."""
@@ -87,7 +87,7 @@ def evaluate(
         Matsui Smola 2026, section 6.
 
     Example:
-        >>> from fluvial.support.evaluation import evaluate
+        >>> from fluvial.support.evaluation.evaluating import evaluate
         >>> from fluvial.support.tasks.shells import Shells
         >>> still = lambda x, t, support: torch.zeros_like(x)
         >>> found = evaluate(still, Shells(2), m=20, tasks=4, points=50, steps=5, tuning_tasks=4)

@@ -61,7 +61,7 @@ def mean_interval(values: Values, *, seed: int = 0) -> Interval:
         ValueError: If there are fewer than 2, or one is not finite.
 
     Example:
-        >>> from fluvial.support.intervals import mean_interval
+        >>> from fluvial.support.evaluation.intervals import mean_interval
         >>> mean_interval([1.0, 1.0, 1.0])
         Interval(value=1.0, low=1.0, high=1.0)
     """
@@ -81,7 +81,7 @@ def difference_interval(a: Values, b: Values, *, seed: int = 0) -> Interval:
         ValueError: If there are fewer than 2, their numbers differ, or one is not finite.
 
     Example:
-        >>> from fluvial.support.intervals import difference_interval
+        >>> from fluvial.support.evaluation.intervals import difference_interval
         >>> difference_interval([1.0, 9.0, 5.0], [0.5, 8.5, 4.5])
         Interval(value=0.5, low=0.5, high=0.5)
     """
@@ -108,7 +108,7 @@ def ratio_interval(numerator: Values, denominator: Values, *, seed: int = 0) -> 
         ValueError: If there are fewer than 2, their numbers differ, or one is not finite.
 
     Example:
-        >>> from fluvial.support.intervals import ratio_interval
+        >>> from fluvial.support.evaluation.intervals import ratio_interval
         >>> ratio_interval([2.0, 8.0, 4.0], [1.0, 4.0, 2.0])
         Interval(value=2.0, low=2.0, high=2.0)
     """

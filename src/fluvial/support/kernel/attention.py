@@ -7,7 +7,7 @@ For a support :math:`s_1, \dots, s_m` the velocity that transports noise to it i
 
 attention from points to their task's support, its temperature the flow time, followed by an affine map. It has no
 parameter to learn. Heads may see the points through projections of their own, which changes the kernel's metric; the
-values stay the support itself. How the logits are computed: :mod:`~fluvial.support.kernel_logits`.
+values stay the support itself. How the logits are computed: :mod:`~fluvial.support.kernel.logits`.
 
 Source: Matsui Smola 2026, "Support-Conditioned Flow Matching Is Kernel Smoothing", theorem 5.2 and corollary 5.3.
 """
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from fluvial.conditions import Tokens
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.smoothing.logits import unit_roundoff
-from fluvial.support.kernel_checks import checked_block, checked_factor, checked_heads
-from fluvial.support.kernel_logits import (
+from fluvial.support.kernel.checks import checked_block, checked_factor, checked_heads
+from fluvial.support.kernel.logits import (
     TOLERANCE,
     Block,
     Heads,
@@ -32,7 +32,7 @@ from fluvial.support.kernel_logits import (
     noise_error,
     velocity,
 )
-from fluvial.support.kernel_tiles import OfBlock, tiled
+from fluvial.support.kernel.tiles import OfBlock, tiled
 
 
 class KernelAttention(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fluvial.support.intervals import Interval, difference_interval, mean_interval, ratio_interval
-from fluvial.support.scores import Scores
-from fluvial.support.tuning import TunedBandwidth
-from fluvial.support.velocity_errors import VelocityErrors
+from fluvial.support.evaluation.intervals import Interval, difference_interval, mean_interval, ratio_interval
+from fluvial.support.evaluation.scores import Scores
+from fluvial.support.evaluation.tuning import TunedBandwidth
+from fluvial.support.evaluation.velocities import VelocityErrors
 
 NAMES = {"learned": "learned", "plug_in": "plug-in", "tuned": "tuned plug-in", "floor": "floor (other targets)"}
 """What the generators are called in a table."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fluvial.support.kernel_logits import Block, differentiates_forward
+from fluvial.support.kernel.logits import Block, differentiates_forward
 
 # Bytes of one array of logits or lifted queries; a handful of such arrays are alive at once. On CPUs they stay in the
 # cache; elsewhere many small tiles would leave the device idle.
