@@ -5,7 +5,7 @@ that it has never seen, it makes 500 new points. The exact field of the examples
 a row for each family: the support, the exact field's points, the net's, and fresh points of the truth.
 
 Run: python examples/few_shot.py [--steps 3000] [--run runs/plane] [--out few-shot.png]
-With 150 updates, the default, it takes half a minute and the net is no more than a start; 3,000 take six minutes.
+With 150 updates, the default, it takes half a minute and the net is no more than a start; 3,000 take seven minutes.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=150, help="updates (default 150)")
     parser.add_argument("--run", type=Path, help="run folder to train in or to read (default: a temporary one)")
-    parser.add_argument("--tasks", type=int, default=20, help="tasks of each family that are scored (default 20)")
+    parser.add_argument("--tasks", type=int, default=5, help="tasks of each family that are scored (default 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the tasks (default 0)")
     parser.add_argument("--out", type=Path, default=Path("few-shot.png"), help="picture (default few-shot.png)")
     options = parser.parse_args()
