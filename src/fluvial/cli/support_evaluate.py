@@ -153,7 +153,9 @@ def _print(found: "Evaluation", run: Path, name: str) -> None:
 
     from fluvial.support.evaluation.outcome import COLUMNS
 
-    settings, rows = found.settings, [(name, *row[1:]) if row[0] == "learned" else row for row in found.rows()]
+    settings = found.settings
+    # The interval of the ratio says what that of the MMD^2 would, in a table that has no room for both.
+    rows = [(name if row[0] == "learned" else row[0], str(row[1]).partition(" [")[0], *row[2:]) for row in found.rows()]
     title = f"{run} on {settings['tasks']} tasks of {settings['family']}, d = {settings['dim']}, m = {settings['m']}"
     table = Table(title=title, title_justify="left")
     shown = [column for column in range(len(COLUMNS)) if any(row[column] != "" for row in rows)]

@@ -13,7 +13,6 @@ from fluvial.cli.outputs import check_outputs, output_format, write_sidecar
 from fluvial.cli.render import json_text, renderer
 from fluvial.data.memory import check_fits
 from fluvial.support.config import read_config
-from fluvial.support.examples import read_examples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +75,8 @@ examples:
         Raises:
             ValueError: As above.
         """
+        from fluvial.support.examples import read_examples
+
         for name in ("n", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} must be at least 1, got {getattr(self, name)}")
@@ -94,6 +95,7 @@ examples:
         """Samples, writes the output and its sidecar, and says where they are."""
         import torch
 
+        from fluvial.support.examples import read_examples
         from fluvial.support.runs import load_support_run
 
         run = load_support_run(self.run)
