@@ -1,5 +1,7 @@
 """Tasks from real classes: splits, components, disjoint support and targets, and refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from fluvial.randomness import generator
 from fluvial.support.tasks import ClassTasks, Mixed, Moons, Rings, family_by_name
 from fluvial.support.tasks.classes import split_classes
 from fluvial.support.tasks.features import net_features, pixel_features, read_feature_file
+
+REAL = Path(__file__).parents[2] / "data" / "fashion-mnist"
 
 
 def made(classes=12, size=30, dim=6, seed=0):
@@ -177,6 +181,7 @@ def test_digits_are_split_into_eight_classes_and_two_held_out():
 
 @pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.skipif(not REAL.is_dir(), reason="run `make data` first")
 def test_fashion_mnist_makes_tasks():
     family = family_by_name("fashion-mnist", 16, split="test")
     found = family.batch(4, 50, 128, generator(7))
