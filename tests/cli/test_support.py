@@ -120,6 +120,7 @@ def test_evaluation_compares_with_the_plug_in(fluvial, plane_run, tmp_path):
     options = ["--tasks", 4, "--points", 60, "--steps", 3, "--out", tmp_path / "e.json"]
     outcome = fluvial("support", "evaluate", plane_run, *options)
     assert outcome.status == 0 and "plug-in / learned:" in outcome.out and "floor" in outcome.out
+    assert "the plug-in copies its support: nearest example at 0.01" in outcome.out
     values = json.loads((tmp_path / "e.json").read_text())
     assert values["settings"]["family"] == "moons" and len(values["tasks"]["learned"]["mmd2"]) == 4
     options = ["--tasks", 4, "--points", 60, "--steps", 30, "--family", "rings", "--exact", "--json"]
@@ -179,10 +180,11 @@ def test_mistakes_are_one_line(fluvial, arguments, message, tmp_path, monkeypatc
     ("content", "message"),
     [
         ({"support": np.zeros((0, 2))}, "examples must have shape (m, d), neither of them 0, got (0, 2)"),
-        ({"support": np.zeros((3, 5))}, "examples have dimension 5, and"),
+        ({"support": np.eye(5)}, "examples have dimension 5, and"),
+        ({"support": np.repeat(np.eye(2), 2, 0)}, "2 of 4 examples repeat another one: give each once"),
         ({"support": np.full((3, 2), np.nan)}, "3 of 3 examples hold NaN or infinite values"),
         ({"support": np.array([["a", "b"]])}, "examples must be real numbers"),
-        ({"a": np.zeros((3, 2)), "b": np.zeros((3, 2))}, "must have the key 'support', 'x' or 'features'"),
+        ({"a": np.eye(2), "b": np.zeros((3, 2))}, "must have the key 'support', 'x' or 'features'"),
     ],
 )
 def test_examples_that_cannot_be_used_are_named(fluvial, plane_run, content, message, tmp_path):
@@ -225,7 +227,6 @@ def test_doubts_about_samples_are_told(fluvial, plane_run, tmp_path):
 
     near = np.random.default_rng(0).normal(size=(6, 2)) * 3
     assert "fluvial:" not in warned(near)
-    assert "only 1 of the 6 examples are distinct" in warned(np.repeat(near[:1], 6, 0))
     assert "was trained on supports of 6 examples, and 2 are given" in warned(near[:2])
     assert "the samples are far from the examples" in warned(near / 1000 + 50)
 

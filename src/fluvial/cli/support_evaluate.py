@@ -152,6 +152,7 @@ def _print(found: "Evaluation", run: Path, name: str) -> None:
     from rich.table import Table
 
     from fluvial.support.evaluation.outcome import COLUMNS
+    from fluvial.support.evaluation.plug_in import expected_copy_distance
 
     settings = found.settings
     # The interval of the ratio says what that of the MMD^2 would, in a table that has no room for both.
@@ -168,6 +169,10 @@ def _print(found: "Evaluation", run: Path, name: str) -> None:
     console().print(table)
     ratio = found.ratio()
     print(f"plug-in / {name}: {ratio.text()} (MMD^2, ratio of means with 95 % interval over tasks)")
+    near, copies = found.mean("nearest", "plug_in"), expected_copy_distance(found.bandwidth, settings["dim"])
+    print(
+        f"the plug-in copies its support: nearest example at {near.value:.3g}, and {copies:.3g} for copies with noise"
+    )
     if settings["tasks"] < _FEW_TASKS:
         print(f"note: intervals over {settings['tasks']} tasks are rough; --tasks {_FEW_TASKS} or more make them sound")
     for note in found.notes:

@@ -211,12 +211,7 @@ def _figures(x: "Tensor", support: "Tensor", sigma_min: float) -> dict[str, floa
 
 def _warnings(run: "SupportRun", figures: dict[str, float], support: "Tensor") -> list[str]:
     """Reasons to doubt the samples."""
-    import torch
-
     found, config, m = [], run.config, len(support)
-    distinct = len(torch.unique(support, dim=0))
-    if distinct < m:
-        found.append(f"only {distinct} of the {m} examples are distinct: repeating one tells the net nothing new")
     if not (config.least_m or config.m) <= m <= config.m:
         trained = f"{config.m}" if config.least_m is None else f"{config.least_m} to {config.m}"
         found.append(f"the net was trained on supports of {trained} examples, and {m} are given")

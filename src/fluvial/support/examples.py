@@ -20,7 +20,7 @@ def read_examples(path: Path) -> tuple[Float[np.ndarray, "m d"], str]:
         Rows of shape (m, d), float32, those of more dimensions flattened; and the key that they had.
 
     Raises:
-        ValueError: If the file is absent, damaged, empty, or holds no rows of finite real numbers.
+        ValueError: If the file is absent, damaged, empty, holds no rows of finite real numbers, or one row twice.
     """
     if path.suffix.lower() not in (".npz", ".npy"):
         raise ValueError(f"--support must be a .npz or .npy file, got {str(path)!r}")
@@ -42,4 +42,8 @@ def read_examples(path: Path) -> tuple[Float[np.ndarray, "m d"], str]:
         raise ValueError(f"{path}: {int(bad.sum())} of {len(flat)} examples hold NaN or infinite values")
     if np.abs(flat).max() > np.finfo(np.float32).max:
         raise ValueError(f"{path}: examples must be within the range of float32, got {np.abs(flat).max():.3g}")
-    return flat.astype(np.float32), names[0]
+    found = flat.astype(np.float32)
+    repeated = len(found) - len(np.unique(found, axis=0))
+    if repeated:
+        raise ValueError(f"{path}: {repeated} of {len(found)} examples repeat another one: give each once")
+    return found, names[0]
