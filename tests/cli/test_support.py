@@ -156,7 +156,6 @@ def test_experiments_go_on_from_what_is_there(fluvial, tmp_path):
         (["train", "--tasks", "shels", "--out", "r"], "unknown task family 'shels': did you mean 'shells'?"),
         (["train", "--m", "0", "--out", "r"], "--m must be at least 1, got 0"),
         (["train", "--m", "5", "--least-m", "6", "--out", "r"], "--least-m must be at most m = 5, got 6"),
-        (["train"], "--out FOLDER is required for a new run"),
         (["train", "--resume", "no", "--m", "5"], "--m cannot be given with --resume"),
         (["train", "--resume", "no"], "no is not a run folder: there is no such folder"),
         (["sample", "no", "--support", "x.npz"], "no is not a run folder: there is no such folder"),
@@ -260,3 +259,10 @@ def test_a_run_of_a_file_works_from_any_directory(fluvial, features, tmp_path, m
     assert fluvial("support", "train", *options).status == 0
     monkeypatch.chdir(tmp_path)
     assert load_support_run(tmp_path / "run").family().dim == 3
+
+
+def test_a_run_without_a_name_is_named_after_its_tasks(fluvial, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert fluvial("support", "train", "--tasks", "shells", "--dim", 3, *TINY).status == 0
+    assert load_support_run("runs/shells-3-m6").dim == 3
+    assert "already holds a run" in fluvial("support", "train", "--tasks", "shells", "--dim", 3, *TINY).error

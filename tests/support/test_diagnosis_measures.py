@@ -17,12 +17,13 @@ from fluvial.support.diagnosis.condensation import (
     expected_size,
     undetermined,
 )
-from fluvial.support.diagnosis.draws import Draws, draw_tasks, nearest_time, weights
+from fluvial.support.diagnosis.draws import Draws, draw_tasks
 from fluvial.support.diagnosis.rates import fitted_rate, near_rate, usable
 from fluvial.support.diagnosis.regimes import is_scarce
 from fluvial.support.diagnosis.rows import ClassRows
 from fluvial.support.diagnosis.scarcity import TIMES, _Measurement, batched_kernel_gap, measure_scarcity
 from fluvial.support.diagnosis.scarcity_view import scarcity_finding
+from fluvial.support.kernel.weighing import weights
 from fluvial.support.tasks import GaussianMixtures, Shells
 
 PATH = CondOT(sigma_min=0.01)
@@ -77,7 +78,7 @@ def test_expected_size_is_the_mean_of_the_ratio_of_kernel_moments() -> None:
 @pytest.mark.parametrize("path", [CondOT(), CondOT(0.01), VP()])
 def test_nearest_time_inverts_the_bandwidth(path: GaussianPath) -> None:
     t = torch.tensor([0.05, 0.4, 0.9], dtype=torch.float64)
-    torch.testing.assert_close(nearest_time(path, path.bandwidth(t)), t)
+    torch.testing.assert_close(path.time_at_bandwidth(path.bandwidth(t)), t)
 
 
 def test_weights_are_those_of_the_exact_field() -> None:
@@ -275,5 +276,5 @@ def test_equal_nearest_examples_never_collapse() -> None:
     task = _task(support, torch.full((2, 4, 1), 0.3, dtype=torch.float64))
     h = task.bandwidth_at(0.5, torch.ones(2, dtype=torch.float64))
     assert float(h[0]) == 0 and float(h[1]) > 0.1
-    assert nearest_time(CondOT(), h)[0] == 1
+    assert CondOT().time_at_bandwidth(h)[0] == 1
     assert undetermined(torch.tensor([[1.0, 0.0]] * 2, dtype=torch.float64), h).isfinite().all()

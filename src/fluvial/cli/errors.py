@@ -4,11 +4,12 @@ The parser draws boxes; a person reading a log, or a script, wants one line. Thi
 into that line.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 COMMON_OPTIONS = ("--help",)
 
@@ -78,6 +79,18 @@ def as_options(message: str, settings: Iterable[str]) -> str:
         return message
     rest = re.sub(rf"(?<=needs )({names})(?= ')", lambda name: _option(name[0]), message[found.end() :])
     return _option(found[1]) + (" " if found[0].endswith("=") else "") + rest
+
+
+@contextlib.contextmanager
+def settings_as_options(config: type) -> Iterator[None]:
+    """Turns the names of a config's settings in errors into options, since that is how they were given."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        message = as_options(str(error), [setting.name for setting in dataclasses.fields(config)])
+        if message == str(error):
+            raise
+        raise ValueError(message) from error
 
 
 def _option(setting: str) -> str:

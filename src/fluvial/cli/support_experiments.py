@@ -40,7 +40,7 @@ examples:
 
     budget: Annotated[float, tyro.conf.arg(metavar="MINUTES")]
     """Minutes of training of all nets together; measuring comes on top, at most two minutes a net on one core."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("runs/support")
     """Where the runs, their measurements and the tables go."""
     only: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: all)", metavar="NAMES")] = ",".join(GROUPS)
     """Comparisons, with commas between them."""

@@ -1,15 +1,13 @@
 """``fluvial support train``: meta-trains a net that generates from a handful of examples."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from fluvial.cli.errors import as_options
+from fluvial.cli.errors import settings_as_options
 from fluvial.cli.folders import check_writable
 from fluvial.cli.render import format_seconds, format_value, json_text, renderer
 from fluvial.support.config import SupportConfig, read_config
@@ -41,7 +39,7 @@ examples:
 Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothing had happened.
 """
 
-    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(required unless --resume)", metavar="FOLDER")] = None
+    out: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(default: runs/TASKS-mM)", metavar="FOLDER")] = None
     """Folder of the new run: config.toml, metrics.jsonl and checkpoints go there."""
     resume: Annotated[Path | None, tyro.conf.arg(help_behavior_hint="(alone)", metavar="RUN")] = None
     """Continue the run in this folder from its last checkpoint, with the settings of its config.toml."""
@@ -66,26 +64,22 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
                 )
             read_config(self.resume).validate()
             return
-        if self.out is None:
-            raise ValueError(
-                "--out FOLDER is required for a new run (or --resume RUN); see fluvial support train --help"
-            )
-        with _settings_as_options():
+        with settings_as_options(SupportConfig):
             self.config.validate()
-        check_run_folder(self.out, self.overwrite, read=read_config)
-        check_writable(self.out)
+        check_run_folder(self._run, self.overwrite, read=read_config)
+        check_writable(self._run)
 
     def execute(self) -> int:
         """Trains and prints what came of it; after a signal, what was saved and how to go on."""
         from fluvial.training import Interrupted
 
-        run = self.out if self.resume is None else self.resume
         try:
             result = self._fit()
         except Interrupted as stop:
             saved = f"saved step {stop.step} in {stop.checkpoint}"
             print(
-                f"fluvial: interrupted: {saved}; continue with: fluvial support train --resume {run}", file=sys.stderr
+                f"fluvial: interrupted: {saved}; continue with: fluvial support train --resume {self._run}",
+                file=sys.stderr,
             )
             return 128 + stop.signum
         if self.json:
@@ -98,25 +92,19 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
         )
         return 0
 
+    @property
+    def _run(self) -> Path:
+        """The run folder; named after the tasks if it is not given."""
+        config = self.config
+        tasks = Path(config.tasks).stem if config.tasks.lower().endswith(".npz") else config.tasks.replace(":", "-")
+        dim = "" if config.dim is None else f"-{config.dim}"
+        return self.resume or self.out or Path("runs") / f"{tasks}{dim}-m{config.m}"
+
     def _fit(self) -> "MetaResult":
         from fluvial.support.training import MetaTrainer
 
         if self.resume is not None:
             with renderer() as progress:
                 return MetaTrainer(read_config(self.resume), self.resume, progress=progress).fit(resume=True)
-        if self.out is None:
-            raise ValueError("--out or --resume is required")
-        with _settings_as_options(), renderer() as progress:
-            return MetaTrainer(self.config, self.out, progress=progress).fit(overwrite=self.overwrite)
-
-
-@contextmanager
-def _settings_as_options() -> Iterator[None]:
-    """Turns the names of settings in errors into options, since that is how they were given."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        message = as_options(str(error), [setting.name for setting in fields(SupportConfig)])
-        if message == str(error):
-            raise
-        raise ValueError(message) from error
+        with settings_as_options(SupportConfig), renderer() as progress:
+            return MetaTrainer(self.config, self._run, progress=progress).fit(overwrite=self.overwrite)

@@ -2,15 +2,13 @@
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from fluvial.cli.errors import as_options
+from fluvial.cli.errors import settings_as_options
 from fluvial.cli.folders import check_writable
 from fluvial.cli.render import format_seconds, format_value, json_text, renderer
 from fluvial.data.specs import DATASETS, parse_spec
@@ -73,7 +71,7 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
             return
         if self.out is None:
             raise ValueError("--out FOLDER is required for a new run (or --resume RUN); see fluvial train --help")
-        with _settings_as_options():
+        with settings_as_options(TrainConfig):
             self.config.validate()
         check_run_folder(self.out, self.overwrite, self.config.data)
         check_writable(self.out)
@@ -113,22 +111,10 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
         if self.resume is not None:
             with renderer() as progress:
                 return Trainer(read_config(self.resume), self.resume, progress=progress).fit(resume=True)
-        with _settings_as_options():
+        with settings_as_options(TrainConfig):
             _say_what_is_left_out(self.config)
             with renderer() as progress:
                 return Trainer(self.config, self._run, progress=progress).fit(overwrite=self.overwrite)
-
-
-@contextmanager
-def _settings_as_options() -> Iterator[None]:
-    """Turns the names of settings in errors into options, since that is how they were given."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        message = as_options(str(error), [setting.name for setting in fields(TrainConfig)])
-        if message == str(error):
-            raise
-        raise ValueError(message) from error
 
 
 def _say_what_is_left_out(config: TrainConfig) -> None:

@@ -94,10 +94,10 @@ def collapse_time(
     curve = torch.stack([measure.sizes(float(h)) for h in path.bandwidth(t)])
     return Collapse(
         predicted_bandwidth=predicted,
-        predicted_time=_time_at_bandwidth(path, predicted),
-        time=_time_at_bandwidth(path, half),
-        onset=_time_at_bandwidth(path, first),
-        completion=_time_at_bandwidth(path, last),
+        predicted_time=_time(path, predicted),
+        time=_time(path, half),
+        onset=_time(path, first),
+        completion=_time(path, last),
         t=t,
         effective_sample_size=curve,
     )
@@ -130,14 +130,8 @@ def _covariance(rows: Tensor, share: Tensor) -> Tensor:
     return covariance
 
 
-def _time_at_bandwidth(path: GaussianPath, bandwidth: float) -> float:
-    """Time at which the path's bandwidth has fallen to ``bandwidth``."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        falling = float(path.bandwidth(torch.tensor(middle, dtype=torch.float64))) > bandwidth
-        low, high = (middle, high) if falling else (low, middle)
-    return low
+def _time(path: GaussianPath, bandwidth: float) -> float:
+    return float(path.time_at_bandwidth(torch.tensor(bandwidth, dtype=torch.float64)))
 
 
 class _Measurement:

@@ -196,6 +196,28 @@ class GaussianPath(ABC):
                 high = middle
         return high
 
+    def time_at_bandwidth(self, bandwidth: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """Times at which the bandwidth has fallen to given ones; 1 where it never falls that far.
+
+        Args:
+            bandwidth: In data units, any shape; float64 for times near the ends.
+
+        Example:
+            >>> fv.CondOT().time_at_bandwidth(torch.tensor([1.0, 3.0], dtype=torch.float64))
+            tensor([0.5000, 0.2500], dtype=torch.float64)
+        """
+        low, high = torch.zeros_like(bandwidth), torch.ones_like(bandwidth)
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = self.bandwidth(middle) > bandwidth
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return high
+
+    @property
+    def last_sigma(self) -> float:
+        """Weight of the noise at ``t = 1``, in float64."""
+        return float(self.sigma(torch.ones((), dtype=torch.float64)))
+
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({options})"

@@ -1,17 +1,16 @@
 """What a meta-training run is made of, as one flat table of scalars; imports no torch."""
 
 import dataclasses
-import difflib
 import math
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
+from fluvial.training.changes import check_same_settings
 from fluvial.training.config import CONFIG_FILE
 from fluvial.training.settings import check_types
-from fluvial.training.toml import dump_toml, write_text
+from fluvial.training.toml import check_keys, dump_toml, read_toml, write_text
 
 COMMAND = "support"
 """What a run's config says under the key ``command``."""
@@ -144,10 +143,7 @@ def read_config(run: Path) -> SupportConfig:
     """
     values = _read_table(run)
     names = list(_KINDS)
-    for key in sorted(values.keys() - {"fluvial", "command"} - set(names)):
-        close = difflib.get_close_matches(key, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{run / CONFIG_FILE} has an unknown key {key!r}{hint}")
+    check_keys(values, {"fluvial", "command", *names}, run / CONFIG_FILE)
     given = {name: values[name] for name in names if name in values}
     try:
         check_types(given, _KINDS)
@@ -161,22 +157,13 @@ def read_config(run: Path) -> SupportConfig:
 def is_support_run(run: Path) -> bool:
     """Whether a folder says of itself that it is a run of ``fluvial support train``; it may be damaged beyond that."""
     try:
-        values = tomllib.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return read_toml(run / CONFIG_FILE).get("command") == COMMAND
+    except ValueError:
         return False
-    return values.get("command") == COMMAND
 
 
 def _read_table(run: Path) -> dict[str, Any]:
-    file = run / CONFIG_FILE
-    if not run.is_dir():
-        raise ValueError(f"{run} is not a run folder: there is no such folder")
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    values = read_toml(run / CONFIG_FILE)
     if values.get("command") != COMMAND or not isinstance(values.get("fluvial"), str):
         what = "of fluvial train" if "objective" in values else "of fluvial"
         raise ValueError(f"{run} is a run {what}, and one of fluvial support train is needed")
@@ -194,12 +181,4 @@ def check_unchanged(config: SupportConfig, recorded: Any, where: Path) -> None:
     Raises:
         ValueError: If a field that decides the weights differs, or there is no record.
     """
-    if not isinstance(recorded, dict):
-        raise ValueError(f"{where} does not say how it was trained: its config is {recorded!r}")
-    then = {**dataclasses.asdict(SupportConfig()), **recorded}
-    for name, value in dataclasses.asdict(config).items():
-        if name not in _FREE and then[name] != value:
-            raise ValueError(
-                f"{name} cannot change once training has begun: {where} was trained with {then[name]!r}, "
-                f"the config now says {value!r}"
-            )
+    check_same_settings(config, recorded, where, _FREE)

@@ -16,6 +16,7 @@ from fluvial.support.tasks import Family
 from fluvial.training.checkpoints import Checkpoint
 from fluvial.training.draws import step_generator, weights_stream
 from fluvial.training.ema import EMA
+from fluvial.training.means import Means, RunningMeans
 from fluvial.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from fluvial.training.schedule import learning_rate
 from fluvial.training.state import load_net
@@ -29,14 +30,6 @@ def build_net(config: SupportConfig, dim: int) -> SupportNet:
     head = KernelAttention(path) if config.exact_head else None
     with weights_stream(config.seed):
         return SupportNet(dim, config.width, config.blocks, config.heads, head=head, path=path)
-
-
-@dataclasses.dataclass(frozen=True)
-class Means:
-    """Means over the updates since they were last taken: the loss, and the gradient's norm before clipping."""
-
-    loss: float
-    grad_norm: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +80,7 @@ class MetaState:
         )
         self._path = CondOT(config.sigma_min)
         self._exact = KernelAttention(self._path)
-        self._sums, self._count = torch.zeros(2, device=self._device), 0
+        self._means = RunningMeans(config.lr, self._device, gradients=True)
 
     def lr(self) -> float:
         """Learning rate of the next update."""
@@ -103,8 +96,7 @@ class MetaState:
         self._adamw.step()
         self._adamw.zero_grad()
         self.ema.update(self.net, self.step)
-        self._sums += torch.stack([loss.detach(), norm])
-        self._count += 1
+        self._means.add(loss, norm)
         self.step += 1
 
     def _loss(self, generator: torch.Generator) -> Tensor:
@@ -142,19 +134,11 @@ class MetaState:
         Raises:
             ValueError: If the loss or the gradient is not finite.
         """
-        loss, norm = (self._sums / max(self._count, 1)).tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise ValueError(
-                f"the loss is {loss} and the gradient's norm {norm} at step {self.step}: training diverged; try a "
-                f"smaller lr than {self._config.lr}"
-            )
-        return Means(loss, norm)
+        return self._means.means(self.step)
 
     def take_means(self) -> Means:
         """:meth:`means`, after which the sums start anew."""
-        means = self.means()
-        self._sums, self._count = torch.zeros_like(self._sums), 0
-        return means
+        return self._means.take(self.step)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds as safetensors."""
@@ -165,8 +149,8 @@ class MetaState:
         }
 
     def values(self) -> dict[str, Any]:
-        """What a checkpoint holds as JSON; float32 sums survive it exactly."""
-        return {"sums": self._sums.tolist(), "count": self._count}
+        """What a checkpoint holds as JSON."""
+        return self._means.values()
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint.
@@ -177,10 +161,5 @@ class MetaState:
         load_net(self.net, checkpoint, "model")
         load_net(self.ema.net, checkpoint, "ema")
         load_optimizer_tensors(self._adamw, self._names, checkpoint.tensors("optimizer"))
-        try:
-            first, second = (float(value) for value in checkpoint.state["sums"])
-            self._count = int(checkpoint.state["count"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{checkpoint.folder} holds no running sums: {error}") from error
-        self._sums = torch.tensor([first, second], device=self._device)
+        self._means.restore(checkpoint)
         self.step = checkpoint.step

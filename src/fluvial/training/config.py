@@ -5,15 +5,13 @@ key ``fluvial`` also marks the folder as a run) and the hash of the training dat
 """
 
 import dataclasses
-import difflib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
 from fluvial.training.settings import check_settings, check_types
-from fluvial.training.toml import dump_toml, write_text
+from fluvial.training.toml import check_keys, dump_toml, read_toml, write_text
 
 CONFIG_FILE = "config.toml"
 
@@ -167,10 +165,7 @@ def read_config(run: Path) -> TrainConfig:
     """
     values = read_run_table(run)
     names = [field.name for field in dataclasses.fields(TrainConfig)]
-    for key in sorted(values.keys() - {"fluvial", "data_hash"} - set(names)):
-        close = difflib.get_close_matches(key, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"{run / CONFIG_FILE} has an unknown key {key!r}{hint}")
+    check_keys(values, {"fluvial", "data_hash", *names}, run / CONFIG_FILE)
     given = {name: values[name] for name in names if name in values}
     try:
         check_types(given, _KINDS)
@@ -187,15 +182,7 @@ def read_run_table(run: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the folder or the file is missing, unreadable or not fluvial's.
     """
-    file = run / CONFIG_FILE
-    if not run.is_dir():
-        raise ValueError(f"{run} is not a run folder: there is no such folder")
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{run} is not a run folder: it has no {CONFIG_FILE}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    values = read_toml(run / CONFIG_FILE)
     if values.get("command") == "support" and "fluvial" in values:
         raise ValueError(f"{run} is a run of fluvial support train: see fluvial support --help for what reads it")
     # Other programs may have a key or a table of that name.

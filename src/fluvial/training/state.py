@@ -20,24 +20,10 @@ from fluvial.training.conditions import condition_source, vectors_hash
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import DataOrder, dropout_stream, step_generator
 from fluvial.training.ema import EMA
+from fluvial.training.means import Means, RunningMeans
 from fluvial.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from fluvial.training.schedule import learning_rate
 from fluvial.training.step import TrainStep
-
-
-@dataclasses.dataclass(frozen=True)
-class Means:
-    """Means over the updates since they were last taken.
-
-    Args:
-        loss: Mean loss.
-        grad_norm: Mean norm of the gradient before clipping.
-        logs: Means of what the objective logs.
-    """
-
-    loss: float
-    grad_norm: float
-    logs: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class TrainState:
@@ -73,14 +59,13 @@ class TrainState:
             self.net.parameters(), config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
         )
         objective = build_objective(config, train)
-        self._logged: tuple[str, ...] = getattr(objective, "logged", ())
+        self._means = RunningMeans(config.lr, accelerator.device, getattr(objective, "logged", ()))
         self._source, self._vectors_hash = condition_source(config, train, vectors), vectors_hash(vectors)
         if config.compile:
             self.net.compile()  # in place: the names of the weights stay as they are
         step = TrainStep(self.net, objective, self._autocast)
         self._forward, self._optimizer = accelerator.prepare(step, self._adamw)
         self._order = DataOrder(len(train), config.batch_size, config.seed)
-        self._sums, self._count = torch.zeros(2 + len(self._logged), device=accelerator.device), 0
 
     def _autocast(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self._accelerator.autocast()
@@ -113,8 +98,7 @@ class TrainState:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.ema.update(self.net, self.step)
-        self._sums += torch.stack([loss.detach(), norm, *(found.logs[name] for name in self._logged)])
-        self._count += 1
+        self._means.add(loss, norm, found.logs)
         self.step += 1
 
     def _batch(self, generator: torch.Generator) -> Batch:
@@ -133,18 +117,11 @@ class TrainState:
         Raises:
             ValueError: If the loss is not finite.
         """
-        loss, norm, *logs = (self._sums / max(self._count, 1)).tolist()
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss} at step {self.step}: training diverged; try a smaller lr than {self._config.lr}"
-            )
-        return Means(loss, norm, dict(zip(self._logged, logs, strict=True)))
+        return self._means.means(self.step)
 
     def take_means(self) -> Means:
         """:meth:`means`, after which the sums start anew."""
-        means = self.means()
-        self._sums, self._count = torch.zeros_like(self._sums), 0
-        return means
+        return self._means.take(self.step)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint holds as safetensors."""
@@ -155,13 +132,12 @@ class TrainState:
         }
 
     def values(self) -> dict[str, Any]:
-        """What a checkpoint holds as JSON; float32 sums survive it exactly."""
+        """What a checkpoint holds as JSON."""
         scaler = self._accelerator.scaler
         return {
             "net": dataclasses.asdict(self.spec),
             "vectors_hash": self._vectors_hash,
-            "sums": self._sums.tolist(),
-            "count": self._count,
+            **self._means.values(),
             "scaler": scaler.state_dict() if scaler is not None else {},
         }
 
@@ -176,16 +152,12 @@ class TrainState:
         load_net(self.net, checkpoint, "model")
         load_net(self.ema.net, checkpoint, "ema")
         load_optimizer_tensors(self._adamw, self._names, checkpoint.tensors("optimizer"))
-        try:
-            sums = [float(value) for value in checkpoint.state["sums"]]
-            if len(sums) != len(self._sums):
-                raise ValueError(f"there are {len(sums)} sums, and {len(self._sums)} are kept")
-            self._count = int(checkpoint.state["count"])
-            if self._accelerator.scaler is not None:
+        self._means.restore(checkpoint)
+        if self._accelerator.scaler is not None:
+            try:
                 self._accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{checkpoint.folder} holds no running sums or no scaler: {error}") from error
-        self._sums = torch.tensor(sums, device=self._accelerator.device)
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(f"{checkpoint.folder} holds no scaler: {error}") from error
         self.step = checkpoint.step
 
 

@@ -1,9 +1,12 @@
-"""Writing small text files: flat TOML tables of scalars, and files that are replaced in one step."""
+"""Small text files: flat TOML tables of scalars, read and written, and files that are replaced in one step."""
 
+import difflib
 import json
 import os
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 Scalar = str | bool | int | float | None
 
@@ -27,6 +30,35 @@ def _dump_scalar(value: str | bool | int | float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """All keys of a run's ``config.toml``.
+
+    Raises:
+        ValueError: If the folder or the file is missing or unreadable.
+    """
+    run = file.parent
+    if not run.is_dir():
+        raise ValueError(f"{run} is not a run folder: there is no such folder")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{run} is not a run folder: it has no {file.name}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def check_keys(values: Mapping[str, Any], known: Collection[str], file: Path) -> None:
+    """Refuse keys that are none of the known ones.
+
+    Raises:
+        ValueError: If there is one; the nearest known key is named.
+    """
+    for key in sorted(values.keys() - set(known)):
+        close = difflib.get_close_matches(key, list(known), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"{file} has an unknown key {key!r}{hint}")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -6,7 +6,6 @@ sample from where the field itself would take its noise: the error of the solver
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.solvers import solve
 from fluvial.support.evaluation.intervals import Interval, difference_interval, mean_interval
+from fluvial.support.evaluation.modes import evaluation_mode
 from fluvial.support.tasks.base import Family, require_counts
 
 _FOLLOWED = 100  # samples of a task that are followed to where the field takes them
@@ -137,7 +137,7 @@ def compare_grids(
     followed = x0[:, :_FOLLOWED]
     figures: tuple[dict[str, Tensor], ...] = ({}, {}, {})
     evaluations = {}
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluation_mode(model):
         way: dict[str, Any] = {"steps": _REFERENCE_STEPS} if reference is None else {"grid": reference}
         ends = solve(model, followed, method="heun", cond=support, **way).x.cpu().double()
         for number, (name, grid) in enumerate(grids.items(), start=1):
@@ -150,20 +150,3 @@ def compare_grids(
             if progress is not None:
                 progress(Progress("compare grids", number, len(grids)))
     return GridComparison(tuple(grids), evaluations, *figures)
-
-
-class _Evaluating(AbstractContextManager[None]):
-    """Puts a module into evaluation mode and back."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        self._module, self._training = module, module.training
-
-    def __enter__(self) -> None:
-        self._module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._module.train(self._training)
-
-
-def _evaluating(model: Any) -> AbstractContextManager[None]:
-    return _Evaluating(model) if isinstance(model, torch.nn.Module) else nullcontext()

@@ -25,7 +25,6 @@ from torch import Tensor
 from fluvial.nn.attention import carries_tangent
 from fluvial.paths import CondOT, FromBandwidth, GaussianPath
 from fluvial.support.design.sizes import SizeCurve
-from fluvial.support.diagnosis.draws import nearest_time
 
 _KNOTS = 256  # of a designed bandwidth
 
@@ -105,7 +104,7 @@ def bandwidth_grid(bandwidths: Sequence[float] | np.ndarray, path: GaussianPath 
             f"bandwidths must be within those of the path, from {ends[0]:g} to {ends[1]:g}, got {float(h[0]):g} to "
             f"{float(h[-1]):g}"
         )
-    return [0.0, *nearest_time(path, h).tolist(), 1.0]
+    return [0.0, *path.time_at_bandwidth(h).tolist(), 1.0]
 
 
 def balanced_bandwidths(scale: float, steps: int) -> list[float]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from fluvial.checks import require_tensor
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
-from fluvial.support.diagnosis.draws import weights
+from fluvial.support.kernel.weighing import weights
 from fluvial.support.tasks.base import Family, require_counts
 
 _REACH = 100.0  # largest bandwidth that is looked at, in units of the data's scale

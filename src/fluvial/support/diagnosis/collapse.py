@@ -21,8 +21,9 @@ from fluvial.support.diagnosis.condensation import (
     expected_size,
     undetermined,
 )
-from fluvial.support.diagnosis.draws import Draws, nearest_time, weights
+from fluvial.support.diagnosis.draws import Draws
 from fluvial.support.evaluation.intervals import mean_interval
+from fluvial.support.kernel.weighing import weights
 
 OPEN_SHARE = 0.25
 """Share of the data's variance that is undetermined where the effective sample size is judged."""
@@ -165,13 +166,13 @@ def _summary(task: _Task, path: GaussianPath, dimension: int) -> dict[str, Any]:
     return {
         "dimension": dimension,
         "variance": float(eigenvalues.sum(1).mean()),
-        "predicted_time": float(nearest_time(path, predicted).mean()),
-        "time": mean_interval(nearest_time(path, half)).to_dict(),
-        "late_time": mean_interval(nearest_time(path, late)).to_dict(),
+        "predicted_time": float(path.time_at_bandwidth(predicted).mean()),
+        "time": mean_interval(path.time_at_bandwidth(half)).to_dict(),
+        "late_time": mean_interval(path.time_at_bandwidth(late)).to_dict(),
         "bandwidth": float(half.mean()),
         "predicted_bandwidth": float(predicted.mean()),
         "undetermined_at_collapse": float(undetermined(eigenvalues, half).mean()),
-        "open_time": float(nearest_time(path, left).mean()),
+        "open_time": float(path.time_at_bandwidth(left).mean()),
         "open_size": mean_interval(task.sizes(left)).to_dict(),
         "open_predicted": float(expected_size(eigenvalues, m, left).mean()),
         "paper_size": mean_interval(task.sizes(paper)).to_dict(),

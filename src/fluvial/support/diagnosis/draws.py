@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluvial.paths import GaussianPath
 from fluvial.support.tasks.base import Family, Truth
 
 FACTORS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -94,30 +93,6 @@ def _sizes(m: int, most: float) -> tuple[int, ...]:
     if len(kept) == 1 and kept[0] > 1:
         kept.insert(0, max(1, kept[0] // 2))
     return tuple(kept)
-
-
-def nearest_time(path: GaussianPath, bandwidth: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
-    """Times at which the path's bandwidth has fallen to ``bandwidth``; 1 where it never falls that far.
-
-    Example:
-        >>> nearest_time(fv.CondOT(), torch.tensor([1.0, 3.0], dtype=torch.float64))
-        tensor([0.5000, 0.2500], dtype=torch.float64)
-    """
-    low, high = torch.zeros_like(bandwidth), torch.ones_like(bandwidth)
-    for _ in range(60):
-        middle = (low + high) / 2
-        above = path.bandwidth(middle) > bandwidth
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return high
-
-
-def weights(
-    x: Float[Tensor, "B n d"], support: Float[Tensor, "B m d"], bandwidth: Float[Tensor, "#B"] | float
-) -> Float[Tensor, "B n m"]:
-    """Nadaraya-Watson weights of the support at de-scaled points ``x / alpha``, from direct distances."""
-    squares = torch.cdist(x, support, compute_mode="donot_use_mm_for_euclid_dist").square_()
-    h = torch.as_tensor(bandwidth, dtype=x.dtype)
-    return torch.softmax(squares.mul_(-0.5 / h.square().reshape(-1, 1, 1)), -1)
 
 
 def spread(points: Float[Tensor, "B N d"]) -> Float[Tensor, " B"]:

@@ -16,11 +16,12 @@ from fluvial.audits.finding import Finding
 from fluvial.metrics.mmd import batched_median_distance, batched_mmd2
 from fluvial.paths import GaussianPath
 from fluvial.progress import Progress, ProgressCallback
-from fluvial.support.diagnosis.draws import Draws, nearest_time, spread, weights
+from fluvial.support.diagnosis.draws import Draws, spread
 from fluvial.support.diagnosis.rates import fitted_rate, near_rate, usable
 from fluvial.support.diagnosis.scarcity_view import scarcity_finding
 from fluvial.support.evaluation.intervals import mean_interval
 from fluvial.support.evaluation.plug_in import plug_in_samples
+from fluvial.support.kernel.weighing import weights
 
 TIMES = tuple(0.05 + 0.1 * k for k in range(10))
 _QUERIES = 128
@@ -55,7 +56,7 @@ def measure_scarcity(
         for name, value in measure.over_time(size).items():
             rows[name].append(value)
         rows["adapted"].append(measure.adapted(size))
-        samples = plug_in_samples(draws.pair[0, :, :size], draws.fresh.shape[1], _last_noise(path), generator)
+        samples = plug_in_samples(draws.pair[0, :, :size], draws.fresh.shape[1], path.last_sigma, generator)
         rows["mmd2"].append(batched_mmd2(samples, draws.fresh, scale))
         if progress is not None:
             progress(Progress("scarcity", step + 1, len(draws.sizes)))
@@ -127,16 +128,12 @@ class _Measurement:
         """The true posterior mean at the queries, from the true velocity."""
         if self._truth is None:
             return None
-        t = nearest_time(self._path, h)
+        t = self._path.time_at_bandwidth(h)
         x = self._path.alpha(t)[:, None, None] * (self._queries + h[:, None, None] * self._noise)
         times = t[:, None].expand(x.shape[:2]).contiguous()
         velocity = self._truth.velocity(x, times, self._path)
         flat = self._path.convert(velocity.flatten(0, 1), x.flatten(0, 1), times.flatten(), target="denoiser")
         return flat.view(x.shape)
-
-
-def _last_noise(path: GaussianPath) -> float:
-    return float(path.sigma(torch.ones((), dtype=torch.float64)))
 
 
 def _figures(

@@ -11,8 +11,7 @@ Source: Matsui Smola 2026, "Support-Conditioned Flow Matching Is Kernel Smoothin
 is fixed here, and the mean is of the unbiased squared MMD, negative values included).
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,6 +21,7 @@ from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.solvers import solve
+from fluvial.support.evaluation.modes import evaluation_mode
 from fluvial.support.evaluation.outcome import Evaluation
 from fluvial.support.evaluation.plug_in import plug_in_samples
 from fluvial.support.evaluation.scores import Scores, joined_scores, score
@@ -107,7 +107,7 @@ def evaluate(
     move = partial(_moved, model, steps=steps, method=method, device=device)
     parts: dict[str, list[Scores]] = {}
     errors: list[ErrorBlock] = []
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluation_mode(model):
         for start in range(0, tasks, _BLOCK):
             streams = [generator(seed, use, start, _EVALUATION) for use in range(_TUNING)]
             drawn = plan.draw(family, min(_BLOCK, tasks - start), streams[_TASKS])
@@ -124,7 +124,7 @@ def evaluate(
         "classified": min(classified, tasks), "seed": seed,
     }  # fmt: skip
     joined = {name: joined_scores(found) for name, found in parts.items()}
-    return Evaluation(settings, joined, joined_errors(errors), tuned, _last_noise(path), notes)
+    return Evaluation(settings, joined, joined_errors(errors), tuned, path.last_sigma, notes)
 
 
 def _check(model: Model, family: Family, tasks: int, classified: int, tuning_tasks: int) -> None:
@@ -183,7 +183,7 @@ def _samples(
     x0 = torch.randn(drawn.targets.shape, generator=streams[_NOISE], dtype=drawn.targets.dtype)
     found = {
         "learned": move(x0, support),
-        "plug_in": plug_in_samples(support, n, _last_noise(path), streams[_PLUG_IN]),
+        "plug_in": plug_in_samples(support, n, path.last_sigma, streams[_PLUG_IN]),
     }
     if tuned is not None:
         found["tuned"] = plug_in_samples(support, n, tuned.bandwidth, streams[_TUNED])
@@ -196,24 +196,6 @@ def _scored(samples: dict[str, Tensor], drawn: Drawn, classified: int, seed: int
     return {**scores, "floor": rate(*drawn.floor)}
 
 
-def _last_noise(path: GaussianPath) -> float:
-    """Standard deviation that the path leaves around each datum at t = 1."""
-    return float(path.sigma(torch.ones((), dtype=torch.float64)))
-
-
 def _report(parts: dict[str, list[Scores]], done: int, total: int) -> Progress:
     means = {name: float(torch.cat([part.mmd2 for part in found]).mean()) for name, found in parts.items()}
     return Progress("evaluate", done, total, {"mmd2": means["learned"], "plug-in": means["plug_in"]})
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    """Evaluation mode for a module, and back to its mode after."""
-    training = isinstance(model, torch.nn.Module) and model.training
-    if isinstance(model, torch.nn.Module):
-        model.eval()
-    try:
-        yield
-    finally:
-        if isinstance(model, torch.nn.Module):
-            model.train(training)

@@ -100,7 +100,7 @@ class KernelAttention(nn.Module):
     @property
     def singular_at_end(self) -> bool:
         """Whether the velocity is infinite off the support at ``t = 1`` (sigma = 0 there)."""
-        return float(self.path.sigma(torch.ones((), dtype=torch.float64))) == 0
+        return self.path.last_sigma == 0
 
     def forward(
         self,
