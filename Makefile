@@ -13,7 +13,7 @@ help:
 	@echo "make test   the fast tests"
 	@echo "make slow   the long tests"
 	@echo "make lint   style and types"
-	@echo "make data   fetch Fashion-MNIST and the emoji into data/"
+	@echo "make data   fetch Fashion-MNIST, the emoji and zip codes into data/"
 	@echo "make bench  speed beside other libraries, in an environment of its own"
 	@echo "make clean  remove the environments and caches (never runs/ or data/)"
 

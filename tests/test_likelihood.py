@@ -73,7 +73,7 @@ def test_the_exact_field_s_density_is_the_kernel_density_estimate(path: fv.Gauss
     field = fv.ExactField(support, path)
     estimate = KernelDensity(bandwidth=sigma).fit(alpha * support.numpy()).score_samples(x.numpy())
     for divergence in ("exact", "field"):
-        found = fv.log_prob(field, x, divergence=divergence, steps=100, method="rk4")
+        found = fv.log_prob(field, x, divergence=divergence, rtol=1e-7, atol=1e-7)
         assert np.abs(found.log_prob.numpy() - estimate).max() < 1e-5
 
 

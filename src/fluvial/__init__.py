@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from fluvial.couplings import OptimalTransport as OptimalTransport
     from fluvial.data import Dataset as Dataset
     from fluvial.data import load_dataset as load_dataset
+    from fluvial.estimators import ExactDensity as ExactDensity
+    from fluvial.estimators import FlowDensity as FlowDensity
     from fluvial.fields import Collapse as Collapse
     from fluvial.fields import ExactField as ExactField
+    from fluvial.fields import GaussianMixtureField as GaussianMixtureField
     from fluvial.fields import Guided as Guided
     from fluvial.fields import Hybrid as Hybrid
     from fluvial.fields import Posterior as Posterior
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from fluvial.objectives import EFM as EFM
     from fluvial.objectives import Batch as Batch
     from fluvial.objectives import Loss as Loss
+    from fluvial.objectives import MaximumLikelihood as MaximumLikelihood
     from fluvial.objectives import MeanFlow as MeanFlow
     from fluvial.paths import VP as VP
     from fluvial.paths import CondOT as CondOT
@@ -69,8 +73,11 @@ _HOMES = {
     "OptimalTransport": "couplings",
     "Dataset": "data",
     "load_dataset": "data",
+    "ExactDensity": "estimators",
+    "FlowDensity": "estimators",
     "Collapse": "fields",
     "ExactField": "fields",
+    "GaussianMixtureField": "fields",
     "Guided": "fields",
     "Hybrid": "fields",
     "Posterior": "fields",
@@ -84,6 +91,7 @@ _HOMES = {
     "EFM": "objectives",
     "Batch": "objectives",
     "Loss": "objectives",
+    "MaximumLikelihood": "objectives",
     "MeanFlow": "objectives",
     "VP": "paths",
     "CondOT": "paths",

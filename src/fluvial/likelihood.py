@@ -20,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.checks import require_tensor
-from fluvial.fields.base import Field, breakpoints, singular_at_end
+from fluvial.fields.base import Field, singular_at_end
+from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import Divergence, exact_divergence, own_divergence, random_divergence
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.solvers import solve
@@ -95,7 +96,7 @@ def log_prob(
         batch_size: Data taken together: decides the memory used, not the result (with dopri5 up to its tolerances).
         differentiable: Keep what gradients in the data and in the field's parameters need.
         generator: Where the random directions come from; needed for ``"hutchinson"``.
-        progress: Called after each batch.
+        progress: Called after each step of the solver with the number of data that are done.
 
     Returns:
         Log-densities, bits per dimension, their standard error if it is known, and the cost.
@@ -116,16 +117,15 @@ def log_prob(
         rows = slice(start, start + batch_size)
         x, own = x1[rows], None if cond is None else cond[rows]
         trace = _trace(divergence, x, probes, generator)
-        tolerances = {"steps": steps, "method": method, "rtol": rtol, "atol": atol}
+        report = _share(progress, start, len(x), len(x1))
+        options = {"steps": steps, "method": method, "rtol": rtol, "atol": atol, "progress": report}
         with torch.set_grad_enabled(differentiable):
-            end, integral, count = _carry(field, x, own, trace, 1.0, 0.0, tolerances)
-        each = _log_normal(end)[:, None] + integral
+            end, integral, count = _carry(field, x, own, trace, 1.0, 0.0, options)
+        each = log_normal(end)[:, None] + integral
         parts.append(each.mean(1))
         if each.shape[1] > 1:
             errors.append(each.std(1) / each.shape[1] ** 0.5)
         evaluations = max(evaluations, count)
-        if progress is not None:
-            progress(Progress("likelihood", min(start + batch_size, len(x1)), len(x1)))
     found = torch.cat(parts)
     dim = math.prod(x1.shape[1:])
     return LogProb(found, bits_per_dim(found, dim, levels), torch.cat(errors) if errors else None, evaluations)
@@ -144,6 +144,7 @@ def sample_with_log_prob(
     atol: float | None = None,
     levels: int | None = None,
     generator: torch.Generator | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Sampled:
     """Samples and their log-densities in one integration; the arguments are those of :func:`log_prob`.
 
@@ -159,6 +160,7 @@ def sample_with_log_prob(
         atol: Absolute tolerance of dopri5.
         levels: Grey levels of the data that the field was trained on.
         generator: Where the random directions come from.
+        progress: Called after each step of the solver.
 
     Raises:
         ValueError: As for :func:`log_prob`.
@@ -168,13 +170,25 @@ def sample_with_log_prob(
         >>> found = fv.sample_with_log_prob(field, torch.ones(1, 2), divergence="field", steps=200, method="rk4")
         >>> found.x, round(float(found.density.log_prob), 4)
         (tensor([[0.5000, 0.5000]]), -1.4516)
+
+        The integral of the trace is the logarithm of the flow map's determinant (Jacobi's formula):
+
+        >>> field = fv.GaussianMixtureField(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), 0.1)
+        >>> x0 = torch.tensor([[0.3, -0.5]]).double()
+        >>> jacobian = torch.autograd.functional.jacobian(lambda x: fv.solve(field, x, steps=200, method="rk4").x, x0)
+        >>> determinant = torch.linalg.slogdet(jacobian[0, :, 0]).logabsdet
+        >>> density = fv.sample_with_log_prob(field, x0, steps=200, method="rk4").density.log_prob
+        >>> log_normal = -0.5 * x0.square().sum() - math.log(2 * math.pi)
+        >>> bool((density - (log_normal - determinant)).abs() < 1e-6), round(float(determinant), 3)
+        (True, -1.015)
     """
     _check(field, "x0", x0, divergence, probes, levels, 1, generator)
     trace = _trace(divergence, x0, probes, generator)
-    tolerances = {"steps": steps, "method": method, "rtol": rtol, "atol": atol}
+    report = _share(progress, 0, len(x0), len(x0))
+    options = {"steps": steps, "method": method, "rtol": rtol, "atol": atol, "progress": report}
     with torch.no_grad():
-        end, integral, evaluations = _carry(field, x0, cond, trace, 0.0, 1.0, tolerances)
-    each = _log_normal(x0)[:, None] - integral
+        end, integral, evaluations = _carry(field, x0, cond, trace, 0.0, 1.0, options)
+    each = log_normal(x0)[:, None] - integral
     error = each.std(1) / each.shape[1] ** 0.5 if each.shape[1] > 1 else None
     found = each.mean(1)
     bits = bits_per_dim(found, math.prod(x0.shape[1:]), levels)
@@ -203,48 +217,29 @@ def bits_per_dim(log_prob: Float[Tensor, " B"], dim: int, levels: int | None = N
     return bits if levels is None else bits + math.log2((levels - 1) / 2)
 
 
-class _Carried:
-    """The field on states that carry their points and the integrals of the divergence beside, flat and in float64."""
-
-    def __init__(self, field: Field, like: Tensor, trace: Divergence) -> None:
-        self._field, self._trace = field, trace
-        self._shape, self._dtype = like.shape[1:], like.dtype
-        self.breakpoints = breakpoints(field)
-
-    def __call__(self, z: Tensor, t: Tensor, cond: Any = None) -> Tensor:
-        x = z[:, : math.prod(self._shape)].reshape(-1, *self._shape)
-        v, trace = self._trace(self._field, x.to(self._dtype), t.to(self._dtype), cond)
-        return torch.cat([v.flatten(1), trace], 1).to(z.dtype)
-
-
 def _carry(
     field: Field, x: Tensor, cond: Any, trace: tuple[Divergence, int], t0: float, t1: float, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor, int]:
     """End points, integrals of the divergence from t0 to t1 (B, P), and evaluations."""
     estimate, channels = trace
-    wide = torch.float32 if x.device.type == "mps" else torch.float64
-    start = torch.cat([x.flatten(1).to(wide), x.new_zeros(len(x), channels, dtype=wide)], 1)
-    end = solve(_Carried(field, x, estimate), start, t0=t0, t1=t1, cond=cond, **options)
-    points, integral = end.x.split([start.shape[1] - channels, channels], 1)
-    return points.reshape(x.shape), integral, end.evaluations
+    carried = Carried(field, x, estimate)
+    end = solve(carried, carried.start(x, channels), t0=t0, t1=t1, cond=cond, **options)
+    points, integral = carried.split(end.x)
+    return points, integral, end.evaluations
+
+
+def _share(progress: ProgressCallback | None, start: int, count: int, total: int) -> ProgressCallback | None:
+    """Turns the steps of one batch into data of all."""
+    if progress is None:
+        return None
+    return lambda report: progress(Progress("likelihood", int(start + count * min(report.fraction, 1.0)), total))
 
 
 def _trace(divergence: str, x: Tensor, probes: int, generator: torch.Generator | None) -> tuple[Divergence, int]:
     """How the divergence is taken, and how many estimates it gives."""
     if divergence != "hutchinson":
         return (exact_divergence if divergence == "exact" else own_divergence), 1
-    return random_divergence([_signs(x, generator) for _ in range(probes)]), probes
-
-
-def _signs(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A Rademacher direction: of all with uncorrelated entries it has the least variance for symmetric Jacobians."""
-    device = x.device if generator is None else generator.device
-    return (2 * torch.randint(0, 2, x.shape, generator=generator, device=device) - 1).to(x)
-
-
-def _log_normal(x: Tensor) -> Float[Tensor, " B"]:
-    flat = x.flatten(1).double()
-    return -0.5 * flat.square().sum(1) - 0.5 * flat.shape[1] * math.log(2 * math.pi)
+    return random_divergence(rademacher(x, probes, generator).unbind(1)), probes
 
 
 def _check(

@@ -16,7 +16,14 @@ from fluvial.cli.train import Train
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        ([], ["no command", "train, sample, audit, audit scaling, features, retrieve, support train", "info, demo"]),
+        (
+            [],
+            [
+                "no command",
+                "train, sample, likelihood, audit, audit scaling, features, retrieve, support train",
+                "info, demo",
+            ],
+        ),
         (["trian"], ["'trian'", "did you mean 'train'?", "fluvial --help"]),
         (["--verison"], ["'--verison'", "did you mean '--version'?"]),
         (["train", "--stpes", "3"], ["'--stpes'", "did you mean '--steps'?", "fluvial train --help"]),

@@ -279,3 +279,64 @@ def test_a_prompt_is_what_its_caption_was(fluvial, tmp_path, monkeypatch):
     (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *lines[1:]]))
     error = fluvial("train", "--data", f"folder:{pictures}", *captions, "--out", tmp_path / "other", *tiny).error
     assert "1 of 12 images have no caption, the first is '000000.png'" in error
+
+
+def test_samples_with_log_prob_are_the_same_samples(fluvial, digits_run, moons_run, tmp_path):
+    """Up to the rounding of float32: the points are carried in float64 between evaluations."""
+    for run, shape in ((digits_run, (9, 1, 8, 8)), (moons_run, (9, 2))):
+        options = ["--n", 9, "--steps", 6, "--seed", 2]
+        for name, more in (
+            ("plain", []),
+            ("dense", ["--with-log-prob"]),
+            ("parts", ["--with-log-prob", "--batch-size", 8]),
+        ):
+            out = tmp_path / f"{name}{len(shape)}.npz"
+            assert fluvial("sample", run, *options, *more, "--out", out).status == 0
+        found, parts = (dict(np.load(tmp_path / f"{name}{len(shape)}.npz")) for name in ("dense", "parts"))
+        assert found["x"].shape == shape
+        assert found["x"] == pytest.approx(_array(tmp_path / f"plain{len(shape)}.npz"), abs=1e-5)
+        assert found["log_prob"] == pytest.approx(parts["log_prob"], abs=1e-3)
+        assert found["bits_per_dim"] == pytest.approx(-found["log_prob"] / (found["x"][0].size * np.log(2)))
+        assert ("log_prob_standard_error" in found) == (run is digits_run)
+
+
+def test_log_prob_is_the_librarys(fluvial, moons_run, tmp_path):
+    out = tmp_path / "x.npz"
+    options = ["--n", 8, "--solver", "rk4", "--steps", 5, "--with-log-prob", "--out", out]
+    assert fluvial("sample", moons_run, *options).status == 0
+    expected = fv.sample_with_log_prob(load_run(moons_run).net, noise(0, 0, 8, (2,)), steps=5, method="rk4")
+    with np.load(out) as arrays:
+        assert arrays["log_prob"] == pytest.approx(expected.density.log_prob.numpy(), abs=1e-6)
+    sidecar = json.loads(out.with_suffix(".json").read_text())
+    assert sidecar["mean_log_prob"] == pytest.approx(float(expected.density.log_prob.mean()))
+    assert (sidecar["divergence"], sidecar["probes"], sidecar["evaluations"]) == ("exact", None, 20)
+    assert "log_prob" not in sidecar
+
+
+def test_log_prob_beside_pictures_conditions_and_hybrids(fluvial, digits_run, moons_run, tmp_path):
+    options = ["--n", 3, "--steps", 2, "--label", 4, "--guidance", 2, "--with-log-prob"]
+    for name in ("x.png", "folder", "y.npz"):
+        assert fluvial("sample", digits_run, *options, "--out", tmp_path / name).status == 0
+    with np.load(tmp_path / "y.npz") as arrays:
+        expected = arrays["log_prob"].tolist()
+    for name in ("x.json", "folder.json"):
+        values = json.loads((tmp_path / name).read_text())
+        assert values["log_prob"] == pytest.approx(expected) and len(values["log_prob_standard_error"]) == 3
+    out = tmp_path / "h.npz"
+    command = ["--n", 8, "--steps", 10, "--solver", "rk4", "--hybrid-tau", 0.5, "--with-log-prob", "--out", out]
+    assert fluvial("sample", moons_run, *command).status == 0
+    run = load_run(moons_run)
+    field = Hybrid(ExactField(run.dataset().train.x), run.net, 0.5)
+    hybrid = fv.sample_with_log_prob(field, noise(0, 0, 8, (2,)), steps=10, method="rk4")
+    with np.load(out) as arrays:
+        assert arrays["log_prob"] == pytest.approx(hybrid.density.log_prob.numpy(), abs=1e-4)
+
+
+def test_jumps_have_no_log_prob(fluvial, tmp_path):
+    run = tmp_path / "m"
+    tiny = ["--steps", 2, "--width", 16, "--depth", 1, "--batch-size", 16]
+    assert fluvial("train", "--data", "moons", "--objective", "meanflow", "--out", run, *tiny).status == 0
+    error = fluvial("sample", run, "--solver", "meanflow", "--with-log-prob").error
+    assert error == "--with-log-prob needs another --solver: meanflow jumps along averages of the velocity"
+    options = ["--n", 4, "--steps", 3, "--with-log-prob", "--out", tmp_path / "x.npz"]
+    assert fluvial("sample", run, *options).status == 0

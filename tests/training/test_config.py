@@ -34,7 +34,7 @@ def test_config_survives_toml(config: TrainConfig, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("objective", "cfn", r"objective must be one of cfm, efm, meanflow, got 'cfn'; did you mean 'cfm'\?"),
+        ("objective", "cfn", r"must be one of cfm, efm, meanflow, likelihood, got 'cfn'; did you mean 'cfm'\?"),
         ("path", "condott", r"did you mean 'condot'\?"),
         ("coupling", "indep", r"did you mean 'independent'\?"),
         ("coupling", "zzz", r"coupling must be one of independent, ot, got 'zzz'$"),

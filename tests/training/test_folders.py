@@ -63,6 +63,11 @@ OWN_FILES = [
     "samples/a.json",
     "samples/many/000000.png",
     "samples/step-00000001.npy",
+    "likelihood/step-00000001.npz",
+    "likelihood/step-00000001.json",
+    "likelihood/step-00000001_histogram.png",
+    "audit/report.html",
+    "audit/audit.json",
     "tensorboard/events.out.tfevents.1.host",
 ]
 
@@ -86,6 +91,8 @@ def test_overwriting_removes_all_that_fluvial_writes_but_the_lock(run: Path) -> 
         "notes.md",
         "sub/thesis.tex",
         "samples/notes.md",
+        "audit/notes.md",
+        "likelihood/thesis.tex",
         "checkpoints/step-00000001/notes.md",
         "checkpoints/best/model.safetensors",
         "data.npz",

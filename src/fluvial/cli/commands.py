@@ -16,6 +16,7 @@ from fluvial.cli.demo import Demo
 from fluvial.cli.errors import given_options, parse_error
 from fluvial.cli.features import Features
 from fluvial.cli.info import Info
+from fluvial.cli.likelihood import Likelihood
 from fluvial.cli.retrieve import Retrieve
 from fluvial.cli.sample import Sample
 from fluvial.cli.support_diagnose import SupportDiagnose
@@ -28,6 +29,7 @@ from fluvial.cli.train import Train
 Command = (
     Train
     | Sample
+    | Likelihood
     | Audit
     | AuditScaling
     | Features
@@ -43,6 +45,7 @@ Command = (
 COMMANDS: dict[str, type[Command]] = {
     "train": Train,
     "sample": Sample,
+    "likelihood": Likelihood,
     "audit": Audit,
     "audit scaling": AuditScaling,
     "features": Features,
@@ -65,6 +68,7 @@ examples:
   fluvial train --data digits --steps 2000 --out runs/a   learn handwritten digits
   fluvial train --resume runs/a                           go on after an interrupt
   fluvial sample runs/a --n 64 --out samples.png          a grid of 64 new digits
+  fluvial likelihood runs/a                               log-densities of training and held-out data
   fluvial audit runs/a                                    does it generalise, and what did it copy?
   fluvial features folder:photos --extractor efficientnet-lite0 --size 224 --out x.npz
   fluvial retrieve --data x.npz --embeddings e.npz        the data that fit a query, by similarity

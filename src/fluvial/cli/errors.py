@@ -50,6 +50,7 @@ _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 _SMALLER = {
     "train": "--batch-size, --width or --size",
     "sample": "--n or --batch-size",
+    "likelihood": "--n or --batch-size",
     "retrieve": "--n, --batch-size or --size",
     "demo": "--samples",
     "audit": "--n or --size",

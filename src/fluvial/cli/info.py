@@ -96,7 +96,8 @@ def _point(row: dict[str, float]) -> dict[str, float]:
 def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
     config = TrainConfig(**values["config"])
     size = f", size {config.size}" if config.size else ""
-    objective = f"{config.objective}, path {config.path}, coupling {config.coupling}"
+    pairs = "" if config.objective == "likelihood" else f", path {config.path}, coupling {config.coupling}"
+    objective = config.objective + pairs
     parameters = "no checkpoint yet" if values["parameters"] is None else f"{values['parameters']:,} parameters"
     if values["finished"]:
         state = "finished: every step is done"
@@ -130,6 +131,7 @@ def _objective_settings(config: TrainConfig) -> str:
     settings = {
         "efm": f", bank of {config.bank_size}",
         "meanflow": f", share {config.mean_share:g}, power {config.mean_power:g}",
+        "likelihood": f", {config.likelihood_steps} steps of {config.likelihood_method}",
     }
     return settings.get(config.objective, "")
 

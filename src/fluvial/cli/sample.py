@@ -11,6 +11,7 @@ from fluvial import __version__
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
 from fluvial.cli.sample_condition import Asked, Conditions, conditions
+from fluvial.cli.sample_density import SampleDensity
 from fluvial.cli.samples import Form, check_form, check_memory, form_of, form_record, write_samples
 from fluvial.training.config import TrainConfig, read_config
 
@@ -35,10 +36,13 @@ outputs (the name decides):
   x.npz   key x: float32, images in [-1, 1], tables in their original units; key labels with --label
   x       a folder of images 000000.png, 000001.png, ...
   A sidecar x.json records checkpoint, solver, evaluations, seed, condition and guidance.
+  With --with-log-prob an .npz also has log_prob (nats, in the units of x) and bits_per_dim; beside a picture or a
+  folder they are lists in x.json. Above 32 numbers a sample they are estimates, with log_prob_standard_error.
 
 examples:
   fluvial sample runs/a --n 64 --steps 50 --solver heun --seed 0 --out samples.png
   fluvial sample runs/a --n 10000 --out samples.npz
+  fluvial sample runs/a --with-log-prob --out x.npz   the same samples, with their log-densities
   fluvial sample runs/a --hybrid-tau 0.2              exact field of the training data first, then the learned one
   fluvial sample runs/m --solver meanflow --steps 1   one evaluation, for runs trained with --objective meanflow
   fluvial sample runs/l --label 3 --guidance 2        for runs trained with --labels; or the name of a class
@@ -78,6 +82,8 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
     """Guidance scale w of v_null + w (v_cond - v_null); 1 is no guidance; needs a condition."""
     hybrid_tau: Annotated[float | None, tyro.conf.arg(help_behavior_hint="(default: learned throughout)")] = None
     """Time in (0, 1) until which the exact field of the training data is followed, the learned one after."""
+    with_log_prob: bool = False
+    """Also give each sample's log-density, from the same integration."""
     batch_size: int = 512
     """Samples integrated together: decides the memory used, not the result."""
     rtol: float = 1e-5
@@ -124,6 +130,8 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
                 f"--solver meanflow needs a run trained with --objective meanflow; {self.run} was trained with "
                 f"{config.objective}"
             )
+        if self.with_log_prob:
+            raise ValueError("--with-log-prob needs another --solver: meanflow jumps along averages of the velocity")
         for option, value in {"--guidance": self.guidance, "--hybrid-tau": self.hybrid_tau}.items():
             if value is not None:
                 raise ValueError(f"{option} changes the velocity, and --solver meanflow jumps along its averages")
@@ -155,11 +163,12 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         check_outputs(out, self.overwrite)
         check_form(form, out)
         check_memory(wanted.count, form)
-        x, evaluations = self._draw(run, wanted)
+        x, evaluations, density = self._draw(run, form, wanted)
         if not bool(x.isfinite().all()):
             raise ValueError("samples hold NaN or infinite values: the net has diverged or --guidance is too strong")
-        sidecar = json_text(self._sidecar(run, form, out, wanted, evaluations))
-        arrays = None if wanted.labels is None else {"labels": wanted.labels.numpy().astype(np.int64)}
+        sidecar = json_text(self._sidecar(run, form, out, wanted, evaluations, density))
+        arrays = {} if wanted.labels is None else {"labels": wanted.labels.numpy().astype(np.int64)}
+        arrays |= {} if density is None else density.arrays()
         write_samples(form, x, out, arrays, columns=wanted.columns)
         write_sidecar(out, sidecar)
         cost = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
@@ -167,24 +176,29 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         print(sidecar if self.json else summary)
         return 0
 
-    def _draw(self, run: "Run", wanted: Conditions) -> "tuple[Tensor, int]":
+    def _draw(self, run: "Run", form: Form, wanted: Conditions) -> "tuple[Tensor, int, SampleDensity | None]":
+        """Samples, evaluations spent on each, and their log-densities if these are asked for."""
         import torch
 
+        from fluvial.densities import Trace, draw_with_log_prob
         from fluvial.solvers.sampling import Solver, draw_samples
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        field, shape = self._field(run, wanted, device), run.net_spec.shape
         with renderer() as progress:
-            return draw_samples(
-                self._field(run, wanted, device),
-                wanted.count,
-                run.net_spec.shape,
-                seed=self.seed,
-                solver=Solver(self.solver, self._steps, self.rtol, self.atol),
-                cond=wanted.cond,
-                batch_size=self.batch_size,
-                device=device,
-                progress=progress,
-            )
+            settings: dict[str, Any] = {
+                "seed": self.seed,
+                "solver": Solver(self.solver, self._steps, self.rtol, self.atol),
+                "cond": wanted.cond,
+                "batch_size": self.batch_size,
+                "device": device,
+                "progress": progress,
+            }
+            if not self.with_log_prob:
+                return *draw_samples(field, wanted.count, shape, **settings), None
+            trace = Trace.of(math.prod(shape))
+            found = draw_with_log_prob(field, wanted.count, shape, trace=trace, **settings)
+        return found.x, found.density.evaluations, SampleDensity(form, found.density, trace)
 
     @property
     def _steps(self) -> int | None:
@@ -210,7 +224,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         exact = ExactField(train.x, run.path, labels=None if wanted.labels is None else train.labels)
         return Hybrid(exact.to(device), field, self.hybrid_tau)
 
-    def _sidecar(self, run: "Run", form: Form, out: Path, wanted: Conditions, evaluations: int) -> dict[str, Any]:
+    def _sidecar(
+        self, run: "Run", form: Form, out: Path, wanted: Conditions, evaluations: int, density: SampleDensity | None
+    ) -> dict[str, Any]:
         adaptive = self.solver == "dopri5"
         return {
             "fluvial": __version__,
@@ -230,4 +246,5 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
             "guidance": self.guidance,
             "hybrid_tau": self.hybrid_tau,
             **form_record(form, out),
+            **({} if density is None else density.record(out)),
         }

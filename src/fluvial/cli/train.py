@@ -34,6 +34,7 @@ examples:
   fluvial train --data digits --objective cfm --steps 2000 --out runs/a
   fluvial train --data digits --objective efm --bank-size 256 --out runs/b --seed 1
   fluvial train --data digits --objective meanflow --steps 4000 --lr 2e-3 --out runs/m
+  fluvial train --data table.csv --objective likelihood --likelihood-kinetic 0.01 --steps 500 --out runs/n
   fluvial train --data folder:photos --size 32 --net unet --lr 2e-3 --batch-size 64 --precision bf16 --out runs/c
   fluvial train --data fashion-mnist --net unet --labels --out runs/l              then sample --label Coat
   fluvial train --data folder:photos --size 32 --captions captions.csv --out runs/t    then sample --prompt "a car"

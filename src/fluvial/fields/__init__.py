@@ -5,6 +5,7 @@ from fluvial.fields.collapse import Collapse, collapse_time
 from fluvial.fields.exact import ExactField
 from fluvial.fields.guided import Guided
 from fluvial.fields.hybrid import Hybrid
+from fluvial.fields.mixtures import GaussianMixtureField
 from fluvial.fields.posterior import Posterior
 from fluvial.fields.prior import similarity_prior
 from fluvial.fields.smoothed import SmoothedField
@@ -13,6 +14,7 @@ __all__ = [
     "Collapse",
     "ExactField",
     "Field",
+    "GaussianMixtureField",
     "Guided",
     "Hybrid",
     "Posterior",

@@ -7,6 +7,7 @@ from fluvial.nn.diffusers import wrap_diffusers
 from fluvial.nn.dit import DiT
 from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
 from fluvial.nn.mlp import MLP
+from fluvial.nn.preconditioned import Preconditioned
 from fluvial.nn.references import ReferenceEncoder, Referring
 from fluvial.nn.support import SupportNet
 from fluvial.nn.unet import UNet
@@ -16,6 +17,7 @@ __all__ = [
     "Conditioning",
     "DiT",
     "LabelEmbedding",
+    "Preconditioned",
     "ReferenceEncoder",
     "Referring",
     "SelfAttention",

@@ -61,9 +61,11 @@ def assemble(
     embedding: int | None = None,
     tokens: int | None = None,
     gap: bool = False,
+    time_scale: float | None = None,
 ) -> nn.Module:
-    """The net that options describe; arguments and errors as of :func:`preset`."""
+    """The net that options describe; arguments and errors as of :func:`preset`, and the nets' ``time_scale``."""
     shared: dict[str, Any] = {"depth": options.depth, "classes": classes, "embedding": embedding, "gap": gap}
+    shared["time_scale"] = time_scale
     if options.kind == "mlp":
         if tokens is not None or options.dropout:
             raise ValueError("an mlp takes neither tokens nor dropout")

@@ -10,6 +10,7 @@ Source: Hairer, Norsett and Wanner 1993, "Solving Ordinary Differential Equation
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ class Tableau:
     a: tuple[tuple[float, ...], ...]
     b: tuple[float, ...]
 
+    @cached_property
+    def later(self) -> tuple[tuple[float, tuple[float, ...]], ...]:
+        """Time and weights of each stage after the first."""
+        return tuple(zip(self.c[1:], self.a[1:], strict=True))
+
 
 TABLEAUS = {
     "euler": Tableau(c=(0.0,), a=((),), b=(1.0,)),
@@ -48,7 +54,8 @@ TABLEAUS = {
 }
 FIXED_METHODS = tuple(TABLEAUS)
 
-CHECKS = 10  # sums of the state, taken on the way to say later where it stopped being finite
+CHECKS = 10  # states that are looked at later, to say where they stopped being finite
+_KEPT = 2**16  # values of a state that is kept for this; of a larger one the sum is
 
 
 def integrate_fixed(
@@ -79,17 +86,21 @@ def integrate_fixed(
         ValueError: If the last states are not finite; the message names the step where that began.
     """
     tableau, checks, stride = TABLEAUS[method], [], math.ceil(len(steps) / CHECKS)
+    keeps = bool(saves.times)
     for number, step in enumerate(steps, start=1):
-        targets = [step.stop, *saves.between(step.start, step.stop)]
+        between = saves.between(step.start, step.stop) if keeps else []
+        start, kept = step.leg.clamp(step.start), []
         if lands is not None and number == len(steps):
-            x, *kept = land(velocity, lands, x, step.leg.clamp(step.start), targets)
+            x, *kept = land(velocity, lands, x, start, [step.stop, *between])
         else:
-            first = velocity(x, step.leg.clamp(step.start))
-            x, *kept = [_advance(velocity, tableau, x, first, step, target) for target in targets]
-        saves.keep(targets[1:], kept)
-        saves.arrive(step.stop, x)
+            before, first = x, velocity(x, start)
+            x = _advance(velocity, tableau, before, first, step, step.stop)
+            kept = [_advance(velocity, tableau, before, first, step, target) for target in between]
+        if keeps:
+            saves.keep(between, kept)
+            saves.arrive(step.stop, x)
         if number % stride == 0 or number == len(steps):
-            checks.append((step.stop, x.detach().sum()))
+            checks.append((step.stop, x if x.numel() <= _KEPT else x.detach().sum()))
         if progress is not None:
             progress(Progress("solve", number, len(steps)))
     _require_finite(x, steps[0].start, checks, f"{method} with {len(steps)} steps")
@@ -99,20 +110,21 @@ def integrate_fixed(
 def _advance(velocity: Velocity, tableau: Tableau, x: Tensor, first: Tensor, step: Step, target: float) -> Tensor:
     """One step of the method from ``x`` at ``step.start`` to ``target``, given the slope at its start."""
     h = target - step.start
+    if not tableau.later:  # Euler's method, where the calls below would be felt beside a tiny net
+        return torch.add(x, first, alpha=h * tableau.b[0])
     slopes = [first]
-    for c, weights in zip(tableau.c[1:], tableau.a[1:], strict=True):
+    for c, weights in tableau.later:
         slopes.append(velocity(_combine(x, h, weights, slopes), step.leg.clamp(step.start + c * h)))
     return _combine(x, h, tableau.b, slopes)
 
 
 def _combine(x: Tensor, h: float, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """``x + h sum_i weights_i slopes_i``, leaving out weights that are zero."""
-    total = x
+    total = None
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
-            alpha = h * weight
-            total = torch.add(x, slope, alpha=alpha) if total is x else total.add_(slope, alpha=alpha)
-    return total
+            total = torch.add(x, slope, alpha=h * weight) if total is None else total.add_(slope, alpha=h * weight)
+    return x if total is None else total
 
 
 def _require_finite(x: Tensor, start: float, checks: Sequence[tuple[float, Tensor]], walk: str) -> None:
@@ -121,7 +133,7 @@ def _require_finite(x: Tensor, start: float, checks: Sequence[tuple[float, Tenso
     if share is None:
         return
     for stop, total in checks:
-        if not math.isfinite(float(total)):
+        if not math.isfinite(float(total.detach().sum())):
             raise ValueError(
                 f"field: {walk} left the finite numbers between t = {start:.6g} and t = {stop:.6g}; "
                 f"{share} are not finite at the end"

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,11 +42,10 @@ class Leg:
 
     def clamp(self, t: float) -> float:
         """Nearest time to ``t`` at which the leg may evaluate the field."""
-        return min(max(t, self.low), self.high)
+        return t if self.low <= t <= self.high else min(max(t, self.low), self.high)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):  # made by the hundred, which a frozen dataclass takes its time for
     """One step of a fixed-step method, from ``start`` to ``stop`` inside ``leg``."""
 
     start: float
@@ -95,7 +95,7 @@ def make_steps(legs: Sequence[Leg], count: int) -> list[Step]:
             f"({', '.join(f'{leg.stop:g}' for leg in legs[:-1])}), got {count}"
         )
     steps = []
-    for leg, share in zip(legs, _share([abs(leg.stop - leg.start) for leg in legs], count), strict=True):
+    for leg, share in zip(legs, share_steps([abs(leg.stop - leg.start) for leg in legs], count), strict=True):
         nodes = [leg.start + (leg.stop - leg.start) * (i / share) for i in range(share)] + [leg.stop]
         steps += [Step(start, stop, leg) for start, stop in pairwise(nodes)]
     return steps
@@ -156,8 +156,13 @@ def _as_numbers(grid: Grid) -> list[float]:
     return [float(t) for t in times.tolist()]
 
 
-def _share(lengths: Sequence[float], count: int) -> list[int]:
-    """Numbers of steps that add up to ``count`` and make the longest step as short as it can be."""
+def share_steps(lengths: Sequence[float], count: int) -> list[int]:
+    """Numbers of steps that add up to ``count`` and make the longest step as short as it can be, at least one each.
+
+    Example:
+        >>> share_steps([1.0, 3.0], 4)
+        [1, 3]
+    """
     shares = [1] * len(lengths)
     for _ in range(count - len(lengths) if len(lengths) > 1 else 0):
         longest = max(range(len(lengths)), key=lambda i: lengths[i] / shares[i])

@@ -100,9 +100,9 @@ def solve(
         (tensor([[0.3679, 0.3679]]), 40)
     """
     count, tolerances = _check_method(method, steps, grid, rtol, atol)
-    _check_states(x0)
+    check_states(x0)
     t0, t1 = float(t0), float(t1)
-    _check_interval(t0, t1)
+    check_interval(t0, t1)
     nodes = None if grid is None else checked_grid(grid, t0, t1)
     wanted = _wanted(save_at, t0, t1)
     velocity = Velocity(field, cond)
@@ -152,7 +152,7 @@ def _solve_fixed(
 ) -> tuple[Tensor, list[Tensor]]:
     """Walk the steps, in the field's own course if it has one; the last states and the kept ones."""
     t0, t1 = steps[0].start, steps[-1].stop
-    lands = velocity.path if rounded(t1, x0.dtype) >= 1 else None
+    lands = velocity.path if velocity.path is not None and rounded(t1, x0.dtype) >= 1 else None
     end_only = lands is not None and all(t in (t0, t1) for t in saves.times)
     walk = Walk(method, len(steps) * len(TABLEAUS[method].c), end_only)
     course = velocity.course = trajectory(field, x0, velocity.cond, walk)
@@ -220,7 +220,7 @@ def _check_method(
     return DEFAULT_STEPS if steps is None else int(steps), (next(filled), next(filled))
 
 
-def _check_states(x0: Tensor) -> None:
+def check_states(x0: Tensor) -> None:
     require_tensor("x0", x0)
     if not x0.is_floating_point():
         raise ValueError(f"x0 must have a floating-point type, got {x0.dtype}")
@@ -231,7 +231,7 @@ def _check_states(x0: Tensor) -> None:
         raise ValueError(f"x0 must be finite, got NaN or infinite values in {share}")
 
 
-def _check_interval(t0: float, t1: float) -> None:
+def check_interval(t0: float, t1: float) -> None:
     for name, t in (("t0", t0), ("t1", t1)):
         if not 0 <= t <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {t}")

@@ -9,6 +9,7 @@ Euler step in ``h`` is
 which at :math:`s = 1` is :math:`m` itself, and for CondOT is the Euler step in time.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def share_not_finite(x: Tensor) -> str | None:
         >>> share_not_finite(torch.tensor([[0.0, torch.nan], [1.0, 2.0]]))
         '1 of 2 rows (50 %)'
     """
-    if bool(torch.isfinite(x.detach().sum())):  # any value that is not finite would show
+    if math.isfinite(float(x.detach().sum())):  # any value that is not finite would show
         return None
     finite = torch.isfinite(x)
     return None if bool(finite.all()) else share_of_rows(~finite.reshape(len(x), -1).all(1))

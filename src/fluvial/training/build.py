@@ -1,5 +1,6 @@
 """From a config to the path, the objective and the net; also used to rebuild them from a checkpoint."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from fluvial.couplings import Independent, OptimalTransport
 from fluvial.data import Dataset
 from fluvial.nn import ReferenceEncoder, Referring
 from fluvial.nn.by_name import assemble
-from fluvial.objectives import CFM, EFM, MeanFlow
+from fluvial.objectives import CFM, EFM, MaximumLikelihood, MeanFlow
 from fluvial.paths import VP, CondOT, Cosine, GaussianPath
 from fluvial.presets import PRESETS, NetOptions, net_options
 from fluvial.training.config import TrainConfig
@@ -31,6 +32,7 @@ class NetSpec:
         embedding: Length of the embeddings; None for a net without.
         references: Whether it is conditioned on sets of images.
         gap: Whether it knows average velocities, as Mean Flows need it to.
+        time_scale: Factor of times before their sines and cosines; None for the net's own.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +41,7 @@ class NetSpec:
     embedding: int | None = None
     references: bool = False
     gap: bool = False
+    time_scale: float | None = None
 
 
 def build_path(config: TrainConfig) -> GaussianPath:
@@ -54,12 +57,22 @@ def build_path(config: TrainConfig) -> GaussianPath:
     return Cosine() if config.path == "cosine" else CondOT()
 
 
-def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow:
+def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow | MaximumLikelihood:
     """The objective that a config names, for the given training data.
 
     With labels, optimal transport pairs within each class: across classes it would tie the noise to the
-    label, and sampling draws the noise without looking at the label.
+    label, and sampling draws the noise without looking at the label. Maximum likelihood adds uniform noise to grey
+    levels, whose density would have no bound.
     """
+    if config.objective == "likelihood":
+        return MaximumLikelihood(
+            config.likelihood_steps,
+            config.likelihood_method,
+            config.likelihood_adjoint,
+            kinetic=config.likelihood_kinetic,
+            jacobian=config.likelihood_jacobian,
+            levels=train.levels,
+        )
     path = build_path(config)
     if config.objective == "efm":
         return EFM(path, train, config.bank_size)
@@ -98,7 +111,9 @@ def net_spec(config: TrainConfig, train: Dataset, embedding: int | None = None) 
             raise ValueError(f"labels needs data with labels, and {config.data} has none")
         classes = max(len(train.class_names), int(train.labels.max()) + 1)
     gap, references = config.objective == "meanflow", config.reference_size is not None
-    return NetSpec(train.shape, options, classes, embedding, references, gap)
+    # Through a solver's coarse steps a net with fast waves in time learns to deceive the solver.
+    time_scale = 1.0 if config.objective == "likelihood" else None
+    return NetSpec(train.shape, options, classes, embedding, references, gap, time_scale)
 
 
 def read_net_spec(values: Any, where: Path) -> NetSpec:
@@ -124,6 +139,9 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
     flags = type(spec.gap) is bool and type(spec.references) is bool and type(options.dropout) in (float, int)
     if not flags or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"{where} describes no net: {values!r}")
+    scale = spec.time_scale
+    if scale is not None and not (type(scale) in (float, int) and 0 < scale < math.inf):
+        raise ValueError(f"{where} describes no net: {values!r}")
     if options.kind not in {preset.kind for preset in PRESETS.values()} or not 0 <= options.dropout < 1:
         raise ValueError(f"{where} describes no net: {values!r}")
     return spec
@@ -138,5 +156,5 @@ def build_net(spec: NetSpec, seed: int) -> nn.Module:
 def _net(spec: NetSpec) -> nn.Module:
     tokens = REFERENCE_TOKEN if spec.references else None
     kinds = {"classes": spec.classes, "embedding": spec.embedding, "tokens": tokens}
-    net = assemble(spec.options, spec.shape, **kinds, gap=spec.gap)
+    net = assemble(spec.options, spec.shape, **kinds, gap=spec.gap, time_scale=spec.time_scale)
     return Referring(net, ReferenceEncoder(spec.shape, REFERENCE_TOKEN)) if tokens else net

@@ -24,7 +24,7 @@ class TrainConfig:
         >>> TrainConfig(data="moons", steps=500).validate()
         >>> TrainConfig(objective="cfn").validate()
         Traceback (most recent call last):
-        ValueError: objective must be one of cfm, efm, meanflow, got 'cfn'; did you mean 'cfm'?
+        ValueError: objective must be one of cfm, efm, meanflow, likelihood, got 'cfn'; did you mean 'cfm'?
     """
 
     data: str = "digits"
@@ -34,7 +34,8 @@ class TrainConfig:
     held_out: int | float | None = None
     """Data kept out of training, as a count or a share; the data set's own split by default."""
     objective: str = "cfm"
-    """What the net is regressed on: cfm (conditional), efm (empirical) or meanflow (which samples in one step)."""
+    """What the net is trained on: cfm (conditional), efm (empirical), meanflow (which samples in one step), or
+    likelihood (of the data, by a solver; slow)."""
     path: str = "condot"
     """Probability path from noise to data: condot, vp or cosine."""
     coupling: str = "independent"
@@ -49,6 +50,16 @@ class TrainConfig:
     """Guidance in meanflow's target: weight of the data's velocity; the guidance scale is omega / (1 - kappa)."""
     mean_kappa: float = 0.0
     """Weight of the net's own conditional velocity there, in [0, 1)."""
+    likelihood_steps: int = 8
+    """Steps of the solver by which likelihood carries the data back to noise."""
+    likelihood_method: str = "rk4"
+    """Method of that solver: euler, midpoint, heun or rk4."""
+    likelihood_adjoint: bool = False
+    """Keep the memory of one step, not of all, and evaluate each once more for the same gradient."""
+    likelihood_kinetic: float = 0.0
+    """Weight of the kinetic energy per dimension, which makes likelihood's trajectories short; try 0.01."""
+    likelihood_jacobian: float = 0.0
+    """Weight of the squared norm of the Jacobian per dimension, which makes them simple; try 0.01."""
     flip: bool = False
     """Train on each image and its mirror image."""
     without_classes: str = ""

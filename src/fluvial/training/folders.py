@@ -12,12 +12,13 @@ from fluvial.training.config import CONFIG_FILE, read_config
 LOCK_FILE = ".lock"
 # All that a process which died before it had written config.toml can leave.
 _BEFORE_CONFIG = (LOCK_FILE, f".partial-{CONFIG_FILE}")
-_FOLDERS = ("checkpoints", "samples", "tensorboard")
+_FOLDERS = ("checkpoints", "samples", "likelihood", "audit", "tensorboard")
 # Everything that fluvial writes below a run folder, what a kill left half-written included.
 _FILES = re.compile(
     r"""config\.toml | metrics\.jsonl | report\.html | audit\.json | \.lock | \.partial-(config\.toml|metrics\.jsonl)
     | checkpoints/\.partial-.+ | checkpoints/step-\d+/(model\.safetensors|ema\.safetensors|optimizer\.safetensors)
-    | checkpoints/step-\d+/state\.json | samples/.+\.(?i:png|npy|npz|json) | tensorboard/.*events\..+""",
+    | checkpoints/step-\d+/state\.json | samples/.+\.(?i:png|npy|npz|json) | likelihood/.+\.(npz|json|png)
+    | audit/(audit\.json|report\.html) | tensorboard/.*events\..+""",
     re.VERBOSE,
 )
 

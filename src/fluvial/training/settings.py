@@ -10,14 +10,16 @@ from fluvial.presets import PRESETS
 if TYPE_CHECKING:
     from fluvial.training.config import TrainConfig
 
-OBJECTIVES = ("cfm", "efm", "meanflow")
+OBJECTIVES = ("cfm", "efm", "meanflow", "likelihood")
 PATHS = ("condot", "vp", "cosine")
 COUPLINGS = ("independent", "ot")
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("linear", "constant")
+LIKELIHOOD_METHODS = ("euler", "midpoint", "heun", "rk4")
 _COUNTS = (
     "size",
     "bank_size",
+    "likelihood_steps",
     "reference_size",
     "width",
     "depth",
@@ -29,6 +31,7 @@ _COUNTS = (
 )
 # Beyond these nothing can be trained; a slip of the keyboard would only run out of time or memory.
 _LARGEST = {
+    "likelihood_steps": 10_000,
     "reference_size": 1000,
     "size": 8192,
     "width": 65_536,
@@ -75,7 +78,8 @@ def check_settings(config: "TrainConfig") -> None:
         raise ValueError(f"width must be a multiple of 8, got {config.width}")
     if not 0 <= config.mean_share <= 1:
         raise ValueError(f"mean_share must be in [0, 1], got {config.mean_share}")
-    for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "mean_power"):
+    regularisers = ("likelihood_kinetic", "likelihood_jacobian")
+    for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "mean_power", *regularisers):
         value = getattr(config, name)
         if not 0 <= value < math.inf:
             expected = "finite and not negative" if isinstance(value, float) else "at least 0"
@@ -89,6 +93,7 @@ def check_settings(config: "TrainConfig") -> None:
             raise ValueError(f"{name} must be in [0, 1), got {getattr(config, name)}")
     if config.dropout and PRESETS[config.net_name].kind == "mlp":
         raise ValueError(f"dropout needs net unet or dit, got {config.net_name!r}")
+    _check_likelihood(config)
     _check_data_options(config)
     _check_condition(config)
 
@@ -100,11 +105,28 @@ def _check_names(config: "TrainConfig") -> None:
     _check_name("precision", config.precision, PRECISIONS)
     _check_name("net", config.net_name, tuple(PRESETS))
     _check_name("schedule", config.schedule, SCHEDULES)
+    _check_name("likelihood_method", config.likelihood_method, LIKELIHOOD_METHODS)
     if config.objective == "efm" and config.coupling != "independent":
         raise ValueError(
             f"objective 'efm' needs coupling 'independent', got {config.coupling!r}: its target averages "
             "over the data that independent noise could have met"
         )
+
+
+def _check_likelihood(config: "TrainConfig") -> None:
+    """Maximum likelihood has neither path nor coupling, and takes second derivatives of the net."""
+    if config.objective != "likelihood":
+        return
+    if config.path != "condot":
+        raise ValueError(f"path cannot be given with objective 'likelihood', which needs none, got {config.path!r}")
+    if config.coupling != "independent":
+        raise ValueError(
+            f"coupling cannot be given with objective 'likelihood', which draws no noise, got {config.coupling!r}"
+        )
+    if config.compile:
+        raise ValueError("compile cannot be given with objective 'likelihood': compiled nets have no second derivative")
+    if config.precision == "fp16":
+        raise ValueError("precision 'fp16' cannot be given with objective 'likelihood': use 'bf16' or 'no'")
 
 
 def _check_name(field: str, value: str, valid: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluvial.nn.attention import carries_tangent
-from fluvial.objectives import CFM, EFM, Batch, Loss, MeanFlow
+from fluvial.objectives import Batch, Loss, Objective
 
 
 class TrainStep(nn.Module):
@@ -31,7 +31,7 @@ class TrainStep(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, objective: CFM | EFM | MeanFlow, autocast: Callable[[], AbstractContextManager[Any]]
+        self, net: nn.Module, objective: Objective, autocast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
         super().__init__()
         self.net, self._objective, self._autocast = net, objective, autocast

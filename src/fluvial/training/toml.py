@@ -67,10 +67,19 @@ def write_text(file: Path, text: str) -> None:
     Raises:
         OSError: If it cannot be written (a full disk); the old text is as it was.
     """
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Replace a file's content in one step, as :func:`write_text` does.
+
+    Raises:
+        OSError: If it cannot be written; the old content is as it was.
+    """
     partial = file.with_name(f".partial-{file.name}")
     try:
-        with open(partial, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
+        with open(partial, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, file)

@@ -1,0 +1,77 @@
+"""One file for a fitted estimator, without pickle: arrays as safetensors, settings as JSON in their header."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from fluvial import __version__
+from fluvial.training.toml import write_bytes
+
+_KEY = "fluvial"
+
+
+def save_file(
+    file: str | os.PathLike[str], kind: str, values: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write a file, replacing it in one step.
+
+    Args:
+        file: Where to write.
+        kind: Name of the estimator.
+        values: Its settings and scalars, as JSON can hold them.
+        tensors: Its arrays.
+
+    Raises:
+        OSError: If it cannot be written; a file that was there is as it was.
+    """
+    head = json.dumps({"version": __version__, "estimator": kind, **values})
+    kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(Path(file), safetensors.torch.save(kept, {_KEY: head}))
+
+
+def read_file(file: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and arrays of a file that :func:`save_file` wrote.
+
+    Raises:
+        ValueError: If there is no such file, it is damaged, or it holds another estimator.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{path} cannot be loaded: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            values = json.loads((opened.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict) or "estimator" not in values:
+        raise ValueError(f"{path} holds no estimator of fluvial")
+    if values["estimator"] != kind:
+        raise ValueError(f"{path} holds a {values['estimator']}, expected a {kind}")
+    return values, tensors
+
+
+def column_names(estimator: Any) -> list[str] | None:
+    """Names of the columns that an estimator was fitted on, if they had any."""
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else [str(name) for name in names]
+
+
+def set_column_names(estimator: Any, names: Any) -> None:
+    """Give them back to an estimator that was read.
+
+    Raises:
+        ValueError: If there are not as many as columns.
+    """
+    if names is None:
+        return
+    if not isinstance(names, list) or len(names) != estimator.n_features_in_:
+        raise ValueError(f"names must be those of {estimator.n_features_in_} columns, got {names!r}")
+    estimator.feature_names_in_ = np.array([str(name) for name in names], dtype=object)
