@@ -252,6 +252,32 @@ def broken(x: Tensor, t: Tensor) -> Tensor:
     return torch.where(t[:, None] < 0.5, torch.nan, x)
 
 
+def broken_in_one_row(x: Tensor, t: Tensor) -> Tensor:
+    return x * torch.tensor([[1.0], [1.0], [torch.nan], [1.0]])
+
+
+def test_constant_fields_have_no_divergence() -> None:
+    """A velocity that autograd sees as constant, and is: a shift, and one made by a parameter."""
+    shift = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    for field in (lambda x, t: torch.ones_like(x), lambda x, t: shift.expand(len(x), 2)):
+        found = fv.log_prob(field, POINTS, steps=2, method="euler")
+        moved = POINTS - field(POINTS, torch.zeros(4)).detach()
+        expected = -0.5 * moved.square().sum(1) - math.log(2 * math.pi)
+        torch.testing.assert_close(found.log_prob, expected.double())
+
+
+def test_nodes_of_time_of_one_s_own() -> None:
+    truth = Mixture(2, 3)
+    x = truth.sample(4)
+    nodes = [1 - k / 30 for k in range(31)]
+    equal = fv.log_prob(truth, x, steps=30, method="rk4")
+    torch.testing.assert_close(fv.log_prob(truth, x, grid=nodes, method="rk4").log_prob, equal.log_prob)
+    late = [1 - (k / 30) ** 2 for k in range(31)]
+    assert not torch.equal(fv.log_prob(truth, x, grid=late, method="rk4").log_prob, equal.log_prob)
+    drawn = fv.sample_with_log_prob(truth, x, grid=nodes[::-1], method="rk4")
+    torch.testing.assert_close(drawn.x, fv.sample_with_log_prob(truth, x, steps=30, method="rk4").x)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -261,12 +287,12 @@ def broken(x: Tensor, t: Tensor) -> Tensor:
         (lambda: fv.log_prob(Mixture(2, 1), POINTS, divergence="exct"), "divergence must be one of exact, hutchinson"),
         (
             lambda: fv.log_prob(Mixture(2, 1), POINTS, divergence="hutchinson", probes=0, generator=generator(0)),
-            "probes must be at least 1, got 0",
+            "probes must be an integer of at least 1, got 0",
         ),
         (lambda: fv.log_prob(Mixture(2, 1), POINTS, divergence="hutchinson"), "generator is needed"),
         (lambda: fv.log_prob(Mixture(2, 1), POINTS, divergence="field"), "with a divergence of its own, got Mixture"),
-        (lambda: fv.log_prob(Mixture(2, 1), POINTS, levels=1), "levels must be at least 2, got 1"),
-        (lambda: fv.log_prob(Mixture(2, 1), POINTS, batch_size=0), "batch_size must be at least 1, got 0"),
+        (lambda: fv.log_prob(Mixture(2, 1), POINTS, levels=1), "levels must be an integer of at least 2, got 1"),
+        (lambda: fv.log_prob(Mixture(2, 1), POINTS, batch_size=0), "batch_size must be an integer of at least 1"),
         (lambda: fv.log_prob(fv.ExactField(POINTS), POINTS), "which have no density"),
         (lambda: fv.log_prob(fv.nn.MLP((3,), width=8), POINTS), r"x must have shape \(B, 3\), got \(4, 2\)"),
         (lambda: fv.log_prob(lambda x, t: x[:, :1], POINTS), "field must return a tensor of the shape of x"),
@@ -275,6 +301,22 @@ def broken(x: Tensor, t: Tensor) -> Tensor:
             "4 of 4 rows",
         ),
         (lambda: fv.log_prob(broken, POINTS), "not finite at t = "),
+        (lambda: fv.log_prob(broken, POINTS, steps=4, method="rk4", batch_size=3), r"3 of 3 .*\(rows of data 0 to 2\)"),
+        (lambda: fv.log_prob(broken_in_one_row, POINTS), r"not finite at t = 1, in 1 of 4 rows \(25 %\)"),
+        (lambda: fv.log_prob(Mixture(2, 1), POINTS / 0), "x1 must be finite, got NaN or infinite .* 4 of 4"),
+        (lambda: fv.log_prob(Mixture(2, 1), POINTS, torch.zeros(3)), "cond must have 4 rows, .* got 3"),
+        (lambda: fv.log_prob(Mixture(2, 1), POINTS, torch.zeros(())), r"cond must have 4 rows, .* got tensor"),
+        (
+            lambda: fv.log_prob(fv.nn.MLP((2,), width=8), POINTS.double()),
+            "x1 must have the type of the net, torch.float32, got torch.float64",
+        ),
+        (lambda: fv.log_prob(lambda x, t: -x.detach(), POINTS), "depends on x and autograd does not see how"),
+        (
+            lambda: fv.log_prob(
+                torch.no_grad()(Mixture(2, 1)), POINTS, divergence="hutchinson", generator=generator(0)
+            ),
+            "its velocity depends on x",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_computed_is_named(call: Callable[[], object], message: str) -> None:

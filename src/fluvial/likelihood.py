@@ -12,7 +12,10 @@ Source: Chen et al. 2018, "Neural Ordinary Differential Equations", theorem 1; G
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -25,6 +28,8 @@ from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import Divergence, exact_divergence, own_divergence, random_divergence
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.solvers import solve
+from fluvial.solvers.grid import Grid
+from fluvial.solvers.velocity import share_of_rows
 
 DIVERGENCES = ("exact", "hutchinson", "field")
 """Ways to take the divergence."""
@@ -36,8 +41,8 @@ class LogProb:
 
     Args:
         log_prob: In nats, shape ``(B,)``, float64.
-        bits_per_dim: Negative log-densities in bits per number of a datum, shape ``(B,)``; with ``levels`` they are an
-            upper bound of those of the data's own grey levels, by uniform dequantisation.
+        bits_per_dim: Negative log-densities in bits per number of a datum, shape ``(B,)``; with ``levels``, of
+            dequantised data, their mean is an upper bound of that of the data's own grey levels.
         standard_error: Of ``log_prob`` over the random directions, shape ``(B,)``; None for an exact divergence and for
             one direction, which tells nothing of its error.
         evaluations: How many times the field was evaluated on each datum (the most, with dopri5).
@@ -71,6 +76,7 @@ def log_prob(
     probes: int = 1,
     steps: int | None = None,
     method: str = "dopri5",
+    grid: Grid | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     levels: int | None = None,
@@ -90,9 +96,11 @@ def log_prob(
         probes: Random directions of each datum, the same at all times; for ``"hutchinson"``.
         steps: Steps of a fixed-step method.
         method: Method of the solver, see ``fv.solve``.
+        grid: Nodes of time of a fixed-step method, from 1 to 0, instead of equal steps.
         rtol: Relative tolerance of dopri5.
-        atol: Absolute tolerance of dopri5.
-        levels: Grey levels of data in [-1, 1], such as 256, to which ``bits_per_dim`` then refers.
+        atol: Absolute tolerance of dopri5; errors are root mean squares over a datum's numbers and its log-density.
+        levels: Grey levels of data in [-1, 1], such as 256, to which ``bits_per_dim`` then refers; the data must have
+            been dequantised (``fluvial.densities.dequantized``).
         batch_size: Data taken together: decides the memory used, not the result (with dopri5 up to its tolerances).
         differentiable: Keep what gradients in the data and in the field's parameters need.
         generator: Where the random directions come from; needed for ``"hutchinson"``.
@@ -111,15 +119,15 @@ def log_prob(
         >>> round(float(found.log_prob), 4), round(-math.log(2 * math.pi * 0.25), 4)
         (-0.4516, -0.4516)
     """
-    _check(field, "x1", x1, divergence, probes, levels, batch_size, generator)
+    _check(field, "x1", x1, cond, divergence, probes, levels, batch_size, generator)
     parts, errors, evaluations = [], [], 0
     for start in range(0, len(x1), batch_size):
         rows = slice(start, start + batch_size)
         x, own = x1[rows], None if cond is None else cond[rows]
         trace = _trace(divergence, x, probes, generator)
         report = _share(progress, start, len(x), len(x1))
-        options = {"steps": steps, "method": method, "rtol": rtol, "atol": atol, "progress": report}
-        with torch.set_grad_enabled(differentiable):
+        options = {"steps": steps, "method": method, "grid": grid, "rtol": rtol, "atol": atol, "progress": report}
+        with torch.set_grad_enabled(differentiable), _naming(rows, len(x1)):
             end, integral, count = _carry(field, x, own, trace, 1.0, 0.0, options)
         each = log_normal(end)[:, None] + integral
         parts.append(each.mean(1))
@@ -140,6 +148,7 @@ def sample_with_log_prob(
     probes: int = 1,
     steps: int | None = None,
     method: str = "dopri5",
+    grid: Grid | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     levels: int | None = None,
@@ -156,6 +165,7 @@ def sample_with_log_prob(
         probes: Random directions.
         steps: Steps of a fixed-step method.
         method: Method of the solver.
+        grid: Nodes of time of a fixed-step method, from 0 to 1.
         rtol: Relative tolerance of dopri5.
         atol: Absolute tolerance of dopri5.
         levels: Grey levels of the data that the field was trained on.
@@ -182,10 +192,10 @@ def sample_with_log_prob(
         >>> bool((density - (log_normal - determinant)).abs() < 1e-6), round(float(determinant), 3)
         (True, -1.015)
     """
-    _check(field, "x0", x0, divergence, probes, levels, 1, generator)
+    _check(field, "x0", x0, cond, divergence, probes, levels, 1, generator)
     trace = _trace(divergence, x0, probes, generator)
     report = _share(progress, 0, len(x0), len(x0))
-    options = {"steps": steps, "method": method, "rtol": rtol, "atol": atol, "progress": report}
+    options = {"steps": steps, "method": method, "grid": grid, "rtol": rtol, "atol": atol, "progress": report}
     with torch.no_grad():
         end, integral, evaluations = _carry(field, x0, cond, trace, 0.0, 1.0, options)
     each = log_normal(x0)[:, None] - integral
@@ -228,6 +238,17 @@ def _carry(
     return points, integral, end.evaluations
 
 
+@contextmanager
+def _naming(rows: slice, count: int) -> Iterator[None]:
+    """Errors about rows of a batch say which data those are."""
+    try:
+        yield
+    except ValueError as error:
+        if rows.start == 0 and rows.stop >= count:
+            raise
+        raise ValueError(f"{error} (rows of data {rows.start} to {min(rows.stop, count) - 1})") from error
+
+
 def _share(progress: ProgressCallback | None, start: int, count: int, total: int) -> ProgressCallback | None:
     """Turns the steps of one batch into data of all."""
     if progress is None:
@@ -242,10 +263,19 @@ def _trace(divergence: str, x: Tensor, probes: int, generator: torch.Generator |
     return random_divergence(rademacher(x, probes, generator).unbind(1)), probes
 
 
+def _rows_of(cond: Any) -> int | None:
+    """Number of rows; None for what has none."""
+    try:
+        return len(cond)
+    except TypeError:
+        return None
+
+
 def _check(
     field: Field,
     name: str,
     x: Any,
+    cond: Any,
     divergence: str,
     probes: int,
     levels: int | None,
@@ -256,14 +286,22 @@ def _check(
     if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
         given = f"{x.dtype} of shape {tuple(x.shape)}"
         raise ValueError(f"{name} must be floating, of shape (B, *D) with at least one value, got {given}")
+    bad = ~x.detach().isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        raise ValueError(f"{name} must be finite, got NaN or infinite values in {share_of_rows(bad)}")
     if divergence not in DIVERGENCES:
         raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES)}, got {divergence!r}")
-    for option, value in {"probes": probes, "batch_size": batch_size}.items():
-        if value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
-    if levels is not None and levels < 2:
-        raise ValueError(f"levels must be at least 2, got {levels}")
+    for option, value, least in (("probes", probes, 1), ("batch_size", batch_size, 1), ("levels", levels, 2)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < least):
+            raise ValueError(f"{option} must be an integer of at least {least}, got {value!r}")
     if divergence == "hutchinson" and generator is None:
         raise ValueError("generator is needed for divergence 'hutchinson': its directions are random")
+    count = _rows_of(cond)
+    if cond is not None and count != len(x):
+        rows = repr(cond) if count is None else count
+        raise ValueError(f"cond must have {len(x)} rows, one for each datum, got {rows}")
+    own = next(iter(field.parameters()), x) if isinstance(field, torch.nn.Module) else x
+    if own.dtype != x.dtype:
+        raise ValueError(f"{name} must have the type of the net, {own.dtype}, got {x.dtype}: convert either")
     if singular_at_end(field):
         raise ValueError("the field makes single points of noise (sigma = 0 at t = 1), which have no density")

@@ -10,7 +10,7 @@ import torch
 from fluvial.cli.audit import EXTRACTORS, MEASUREMENTS, Audit
 from fluvial.cli.audit_subject import not_comparable
 from fluvial.data import load_dataset, save_images
-from fluvial.training.config import TrainConfig
+from fluvial.training.config import TrainConfig, write_config
 
 QUICK = ["--quick", "--n", 60, "--steps", 3]
 
@@ -49,6 +49,16 @@ def test_a_run(fluvial, digits_run, tmp_path):
     assert "<b>underfits</b>" in page and "data:image/png" in page and "://" not in page
     again = fluvial("audit", digits_run, *QUICK, "--only", "memorization", "--out", out)
     assert "audit.json' already exists: give --overwrite or another --out" in again.error
+
+
+def test_a_run_trained_by_likelihood_follows_no_path(fluvial, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    write_config(TrainConfig(objective="likelihood"), run, data_hash="x")
+    for only in ([], ["--only", "quality,hybrid"]):
+        assert "follows no path, so no exact field can be held" in fluvial("audit", run, *only).error
+    assert "follows no path" not in fluvial("audit", run, "--only", "quality").error  # it has no checkpoint
+    assert "trained with likelihood, which follows no path" in fluvial("sample", run, "--hybrid-tau", 0.5).error
 
 
 def test_copies_of_another_model_are_found(fluvial, halves, tmp_path):

@@ -60,7 +60,16 @@ def test_sidecar(fluvial, digits_run, tmp_path):
     assert json.loads(outcome.out) == sidecar
     state = load_run(digits_run).checkpoint.folder / "state.json"
     assert sidecar["checkpoint_hash"] == hashlib.sha256(state.read_bytes()).hexdigest()
-    known = {"step": 4, "n": 9, "solver": "heun", "steps": 3, "seed": 0, "label": 2, "guidance": 1.5, "file": "x.png"}
+    known = {
+        "step": 4,
+        "n": 9,
+        "solver": "midpoint",
+        "steps": 3,
+        "seed": 0,
+        "label": 2,
+        "guidance": 1.5,
+        "file": "x.png",
+    }
     assert known.items() <= sidecar.items()
     assert sidecar["evaluations"] == 6 and "127.5" in sidecar["uint8"]
 
@@ -148,7 +157,7 @@ def test_hybrid_follows_the_exact_field_first(fluvial, digits_run, tmp_path):
     fluvial("sample", digits_run, "--n", 8, "--steps", 10, "--hybrid-tau", 0.6, "--out", out)
     run = load_run(digits_run)
     field = Hybrid(ExactField(run.dataset().train.x), run.net, 0.6)
-    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=10, method="heun").x
+    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=10, method="midpoint").x
     assert np.array_equal(_array(out), expected.numpy())
 
 
@@ -157,7 +166,7 @@ def test_guidance_is_the_librarys(fluvial, digits_run, tmp_path):
     options = ["--n", 8, "--steps", 5, "--label", 3, "--guidance", 4]
     fluvial("sample", digits_run, *options, "--out", out)
     field = Guided(load_run(digits_run).net, 4.0)
-    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=5, method="heun", cond=torch.full((8,), 3)).x
+    expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=5, method="midpoint", cond=torch.full((8,), 3)).x
     assert np.array_equal(_array(out), expected.numpy())
 
 
@@ -209,7 +218,7 @@ def test_every_class_in_one_grid(fluvial, digits_run, tmp_path):
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.width < picture.height / 3  # three columns, ten rows
     run = load_run(digits_run)
-    expected = solve(run.net, noise(0, 0, 32, (1, 8, 8)), steps=2, method="heun", cond=torch.arange(32) // 3 % 10).x
+    expected = solve(run.net, noise(0, 0, 32, (1, 8, 8)), steps=2, method="midpoint", cond=torch.arange(32) // 3 % 10).x
     assert np.array_equal(whole[:24], expected[:24].numpy())
     assert json.loads((tmp_path / "x.json").read_text())["label"] == "all"
 
@@ -232,7 +241,7 @@ def test_samples_in_the_likeness_of_a_folder(fluvial, reference_run, tmp_path):
     likes = Tokens.of(to_uint8(images).float()[None].expand(8, -1, -1, -1, -1) / 127.5 - 1)
     field = Guided(load_run(reference_run).net, 1.5)
     with torch.no_grad():
-        expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=2, method="heun", cond=likes).x
+        expected = solve(field, noise(0, 0, 8, (1, 8, 8)), steps=2, method="midpoint", cond=likes).x
     np.testing.assert_allclose(_array(out), expected.numpy(), rtol=1e-4, atol=1e-5)
     assert json.loads(out.with_suffix(".json").read_text())["references"] == 4
 
@@ -271,7 +280,9 @@ def test_a_prompt_is_what_its_caption_was(fluvial, tmp_path, monkeypatch):
     assert fluvial("sample", run, "--prompt", "a" * 6, *options).status == 0
     cond = Embedding.of(torch.eye(4)[2].expand(8, 4))
     with torch.no_grad():
-        expected = solve(Guided(load_run(run).net, 2.0), noise(0, 0, 8, (1, 8, 8)), steps=2, method="heun", cond=cond).x
+        expected = solve(
+            Guided(load_run(run).net, 2.0), noise(0, 0, 8, (1, 8, 8)), steps=2, method="midpoint", cond=cond
+        ).x
     assert np.array_equal(_array(out), expected.numpy())
     sidecar = json.loads(out.with_suffix(".json").read_text())
     assert (sidecar["prompt"], sidecar["encoder"], sidecar["label"]) == ("aaaaaa", "all-MiniLM-L6-v2", None)

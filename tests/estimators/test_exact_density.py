@@ -47,6 +47,13 @@ def test_a_saved_density_is_the_same(tmp_path: Path) -> None:
     assert np.array_equal(again.sample(5, random_state=0), density.sample(5, random_state=0))
 
 
+@pytest.mark.parametrize(("scale", "bandwidth"), [(1e154, 1.0), (1e300, 1.0), (1.0, 1e-300)])
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_bandwidths_that_float64_cannot_square_are_refused(scale: float, bandwidth: float) -> None:
+    with pytest.raises(ValueError, match="bandwidth must be above 1e-100 of the rows' spread"):
+        fv.ExactDensity(bandwidth=bandwidth).fit(ROWS * scale)
+
+
 @pytest.mark.parametrize("bandwidth", [0, -1.0, math.nan, "scot", None, True])
 def test_bandwidths_are_checked(bandwidth: object) -> None:
     with pytest.raises(ValueError, match="bandwidth must be positive and finite, or scott or silverman, got"):

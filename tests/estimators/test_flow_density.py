@@ -252,7 +252,7 @@ def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no estimator of fluvial"):
         fv.FlowDensity.load(tmp_path / "other")
     fv.ExactDensity().fit(skewed(4)).save(tmp_path / "exact")
-    with pytest.raises(ValueError, match="holds a ExactDensity, expected a FlowDensity"):
+    with pytest.raises(ValueError, match="holds another estimator, ExactDensity; expected FlowDensity"):
         fv.FlowDensity.load(tmp_path / "exact")
 
 
@@ -265,12 +265,35 @@ def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
         ({"lr": math.nan}, "lr must be finite and not negative, got nan"),
         ({"sigma_min": 1.0}, r"sigma_min must be in \[0, 1\), got 1.0"),
         ({"divergence": "field"}, "divergence must be one of exact, hutchinson, got 'field'"),
-        ({"device": "tpu9"}, "device must be one that torch knows, got 'tpu9'"),
+        ({"device": "tpu9"}, "device must be one that torch can compute on here, such as 'cpu', got 'tpu9'"),
+        ({"device": "meta"}, "device must be one"),
+        ({"progress": 3}, "progress must be a function"),
+        ({"lr": 1e30, "steps": 3}, "the flow diverged within 1 updates: lower lr"),
     ],
 )
 def test_settings_are_checked_before_any_work(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fv.FlowDensity().set_params(**settings).fit(skewed(10))
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e160])
+def test_units_beyond_float64_are_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"X has columns whose deviation is .* rescale them"):
+        fv.FlowDensity(**SMALL).fit(np.random.default_rng(0).normal(size=(20, 2)) * scale)
+
+
+def test_dependent_columns_need_a_regularisation() -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 1)) @ [[1.0, 2.0]]
+    with pytest.raises(ValueError, match="reg_covar must be positive where columns depend on one another, got 0"):
+        fv.FlowDensity(**SMALL, reg_covar=0.0).fit(rows)
+
+
+def test_numbers_of_a_search_are_saved(tmp_path: Path) -> None:
+    flow = fv.FlowDensity(**SMALL).set_params(width=np.int64(8), lr=np.float64(1e-3)).fit(skewed(30))
+    flow.save(tmp_path / "flow")
+    assert fv.FlowDensity.load(tmp_path / "flow").width == 8
+    with pytest.raises(ValueError, match="it is a folder"):
+        fv.FlowDensity.load(tmp_path)
 
 
 def test_rows_and_counts_are_checked() -> None:

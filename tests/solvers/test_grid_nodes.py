@@ -71,7 +71,7 @@ def test_order_of_convergence_on_graded_nodes(method, start, stop, riccati, solu
 
 def test_the_field_is_asked_at_the_nodes(riccati):
     nodes = [0.0, 0.1, 0.15, 0.7, 1.0]
-    fv.solve(riccati, torch.ones(1, 1, dtype=torch.float64), grid=nodes)
+    fv.solve(riccati, torch.ones(1, 1, dtype=torch.float64), grid=nodes, method="euler")
     assert riccati.times == nodes[:-1]
 
 
@@ -79,7 +79,7 @@ def test_breakpoints_become_nodes_and_are_seen_from_both_sides(recorded):
     tau, rates = 0.3, (-1.0, 2.0)
     field = recorded(lambda x, t: torch.where(t >= tau, rates[1] * x, rates[0] * x), breakpoints=(tau, 0.5))
     x0 = torch.ones(1, 1, dtype=torch.float64)
-    found = fv.solve(field, x0, grid=[0.0, 0.2, 0.5 + 1e-14, 1.0])
+    found = fv.solve(field, x0, grid=[0.0, 0.2, 0.5 + 1e-14, 1.0], method="euler")
     assert found.evaluations == 4  # .3 became a node, .5 was one
     expected = (1 - 0.2) * (1 - 0.1) * (1 + 2 * 0.2) * (1 + 2 * 0.5)
     assert abs(float(found.x) - expected) < 1e-12
@@ -122,8 +122,10 @@ def test_the_last_step_lands(method, path, one_datum):
 def test_a_node_that_rounds_to_the_end_is_refused(one_datum):
     datum = torch.tensor([[0.3]])
     with pytest.raises(ValueError, match=r"grid: the node 0\.999999999 is 1 in torch\.float32"):
-        fv.solve(one_datum(datum), torch.ones(1, 1), grid=[0, 0.5, 1 - 1e-9, 1])
-    found = fv.solve(one_datum(datum.double()), torch.ones(1, 1, dtype=torch.float64), grid=[0, 0.5, 1 - 1e-9, 1])
+        fv.solve(one_datum(datum), torch.ones(1, 1), grid=[0, 0.5, 1 - 1e-9, 1], method="euler")
+    found = fv.solve(
+        one_datum(datum.double()), torch.ones(1, 1, dtype=torch.float64), grid=[0, 0.5, 1 - 1e-9, 1], method="euler"
+    )
     assert abs(float(found.x) - 0.3) < 1e-7
 
 
@@ -202,5 +204,5 @@ def test_a_grid_that_is_no_sequence():
 def test_single_precision_ends_are_the_intervals(riccati):
     grid = torch.tensor([0.1, 0.3, 0.7], dtype=torch.float32)
     x0 = torch.ones(1, 1, dtype=torch.float64)
-    found = fv.solve(riccati, x0, grid=grid, t0=0.1, t1=0.7, save_at=[0.7])
+    found = fv.solve(riccati, x0, grid=grid, t0=0.1, t1=0.7, save_at=[0.7], method="euler")
     assert riccati.times[0] == 0.1 and torch.equal(found.path[0], found.x)

@@ -171,7 +171,8 @@ def _walk(field: Field, state: Tensor, start: float, stop: float, steps: int, co
     if stop == start:
         return state
     with torch.no_grad():
-        return solve(field, state, t0=start, t1=stop, steps=max(1, round((stop - start) * steps)), cond=cond).x
+        count = max(1, round((stop - start) * steps))
+        return solve(field, state, t0=start, t1=stop, steps=count, method="euler", cond=cond).x
 
 
 def _squares(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fluvial.training import Run
 
 MEASUREMENTS = ("collapse", "stochasticity", "approximation", "hybrid", "memorization", "quality")
+_OF_SAMPLES = ("memorization", "quality")
 EXTRACTORS = ("pixels", "classifier", "efficientnet-lite0", "inception", "dinov2")
 OUTPUTS = ("audit.json", "report.html")
 
@@ -154,6 +155,12 @@ examples:
             for option in ("--train", "--held-out", "--size"):
                 if option in given:
                     raise ValueError(f"{option} cannot be given with a RUN, which knows its data")
+            asked = set(self._only or MEASUREMENTS)
+            if config.objective == "likelihood" and not asked <= set(_OF_SAMPLES):
+                raise ValueError(
+                    f"{self.run} was trained with likelihood, which follows no path, so no exact field can be held "
+                    f"against it; give --only {','.join(_OF_SAMPLES)}"
+                )
             if self.guidance is not None and not config.labels:
                 raise ValueError(f"--guidance needs a run trained with --labels; {self.run} was trained without")
             if self.solver == "meanflow" and (config.objective != "meanflow" or self.guidance is not None):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fluvial.fields.base import Field
     from fluvial.training.runs import Run
 
-DEFAULT_STEPS = 50
+DEFAULT_STEPS = 25
 FINEST_TOLERANCE = 1e-7
 """About the spacing of float32 numbers at 1: a smaller error than that cannot be measured."""
 
@@ -62,9 +62,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         Path | None, tyro.conf.arg(help_behavior_hint="(default: a .png or .npz in RUN/samples)", metavar="PATH")
     ] = None
     """Where to write: NAME.png, NAME.npz, or a folder (any other name)."""
-    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5", "meanflow"] = "heun"
+    solver: Literal["euler", "midpoint", "heun", "rk4", "dopri5", "meanflow"] = "midpoint"
     """How the field is integrated; dopri5 chooses its own steps, meanflow jumps along average velocities."""
-    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 50; meanflow 1; not with dopri5)")] = None
+    steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 25; meanflow 1; not with dopri5)")] = None
     """Number of solver steps from noise to data."""
     seed: int = 0
     """Seed of the noise."""
@@ -120,6 +120,11 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         if self.hybrid_tau is not None and (self.prompt is not None or self.reference is not None):
             raise ValueError(
                 "--hybrid-tau follows the exact field of a class or of all data: give it with --label only"
+            )
+        if self.hybrid_tau is not None and config.objective == "likelihood":
+            raise ValueError(
+                f"--hybrid-tau follows a path's exact field first, and {self.run} was trained with likelihood, which "
+                "follows no path"
             )
         if self.solver == "meanflow":
             self._validate_jumps(config)

@@ -19,6 +19,7 @@ from fluvial.paths import CondOT
 
 RULES = ("scott", "silverman")
 """Rules that choose the bandwidth from the numbers of rows and columns."""
+_LEAST = 1e-100  # its square is a float64 number
 
 
 class ExactDensity(DensityMixin, BaseEstimator):
@@ -146,9 +147,11 @@ class ExactDensity(DensityMixin, BaseEstimator):
     def _keep(self, rows: Float64[torch.Tensor, "n d"], bandwidth: float) -> None:
         if not 0 < bandwidth < math.inf:
             raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
-        self.rows_, self.bandwidth_ = rows, bandwidth
         spread = float(rows.std(0, correction=0).square().mean().sqrt())
-        self.scale_ = max(spread, 2 * bandwidth)
+        scale = max(spread, 2 * bandwidth)
+        if not math.isfinite(scale) or not bandwidth > _LEAST * scale:
+            raise ValueError(f"bandwidth must be above {_LEAST:g} of the rows' spread, {spread:g}, got {bandwidth:g}")
+        self.rows_, self.bandwidth_, self.scale_ = rows, bandwidth, scale
         self.field_ = ExactField(rows / self.scale_, CondOT(bandwidth / self.scale_))
 
     def _chosen(self, count: int, dim: int) -> float:

@@ -129,16 +129,16 @@ class Best:
 def _mean_log_prob(net: torch.nn.Module, rows: Tensor, seed: int, step: int) -> float:
     """Mean log-density in nats, always in the same random directions, so that looks differ by the net alone."""
     exact = rows.shape[1] <= EXACT_DIM
-    found = log_prob(
-        net,
-        rows,
-        divergence="exact" if exact else "hutchinson",
-        probes=1 if exact else _PROBES,
-        steps=_SOLVER_STEPS,
-        method="rk4",
-        generator=generator(seed, 0, 0, 0, _VALIDATION),
-    )
-    mean = float(found.log_prob.mean())
-    if not math.isfinite(mean):
-        raise ValueError(f"the flow's densities are not finite after {step} updates: lower lr")
-    return mean
+    try:
+        found = log_prob(
+            net,
+            rows,
+            divergence="exact" if exact else "hutchinson",
+            probes=1 if exact else _PROBES,
+            steps=_SOLVER_STEPS,
+            method="rk4",
+            generator=generator(seed, 0, 0, 0, _VALIDATION),
+        )
+    except ValueError as error:
+        raise ValueError(f"the flow diverged within {step} updates: lower lr ({error})") from error
+    return float(found.log_prob.mean())

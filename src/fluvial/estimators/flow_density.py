@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fluvial.estimators.fitting import Fit, Recipe, fit_flow, make_net
 from fluvial.estimators.saving import column_names, read_file, save_file, set_column_names
-from fluvial.estimators.values import draw_seed, require_count
+from fluvial.estimators.values import draw_seed, require_count, require_device
 from fluvial.estimators.whitening import Whitening
 from fluvial.likelihood import DIVERGENCES, log_prob
 from fluvial.progress import ProgressCallback
@@ -48,7 +48,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         ema: Decay of the average of the weights, in [0, 1).
         sigma_min: Standard deviation of the noise left around each row, in white units, in [0, 1); 0 for none.
         reg_covar: Added to the diagonal of the correlations that are whitened.
-        validation_fraction: Share of the rows held out, at most 1,000 of them; 0 trains on all, for all updates.
+        validation_fraction: Share of the rows held out, at most half and 1,000 of them; 0 trains on all, to the last
+            update.
         patience: Looks at the held-out rows without a gain after which training stops; there are 12.
         solver_steps: Steps of the Runge-Kutta method of order 4 that carries rows to noise, or back.
         divergence: ``"exact"``, or ``"hutchinson"`` for wide tables: random, but the same for a given row number.
@@ -127,7 +128,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         seed = draw_seed(self.random_state)
         order = torch.randperm(len(rows), generator=generator(seed)).numpy()
-        count = min(round(self.validation_fraction * len(rows)), MOST_HELD_OUT, len(rows) - 2)
+        count = min(round(self.validation_fraction * len(rows)), MOST_HELD_OUT, len(rows) // 2)
         held_out, train = rows[np.sort(order[:count])], rows[np.sort(order[count:])]
         self.whitening_ = Whitening.fit(train, self.reg_covar)
         white, kept = (torch.from_numpy(self.whitening_.forward(part)).float() for part in (train, held_out))
@@ -180,8 +181,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """Write the fitted estimator to one file, a safetensors file with its settings in the header.
 
         Args:
-            file: Where to write; replaced if it exists. A ``random_state`` that is no int, and ``progress``, are left
-                out.
+            file: Where to write; replaced if it exists. A ``random_state`` that is no int, ``progress`` and ``device``
+                are left out.
 
         Raises:
             OSError: If it cannot be written; a file that was there is as it was.
@@ -189,7 +190,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
         settings = {**self.get_params(), "random_state": seed}
-        del settings["progress"]
+        del settings["progress"], settings["device"]
         values = {
             "settings": settings,
             "columns": self.n_features_in_,
@@ -202,18 +203,20 @@ class FlowDensity(DensityMixin, BaseEstimator):
         save_file(file, type(self).__name__, values, {**arrays, **net})
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str]) -> "FlowDensity":
+    def load(cls, file: str | os.PathLike[str], device: str = "cpu") -> "FlowDensity":
         """Read an estimator that :meth:`save` wrote; it gives the same densities to the bit.
 
         Args:
             file: The file.
+            device: Where torch computes from now on.
 
         Raises:
             ValueError: If there is no such file, it is damaged, or it holds another estimator.
         """
         values, tensors = read_file(file, cls.__name__)
+        require_device(device)
         try:
-            found = cls(**values["settings"])
+            found = cls(**values["settings"], device=device)
             found._check()
             found._restore(values, tensors)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -275,15 +278,15 @@ class FlowDensity(DensityMixin, BaseEstimator):
     @property
     def _recipe(self) -> Recipe:
         return Recipe(
-            self.width,
-            self.depth,
-            self.steps,
-            self.batch_size,
-            self.lr,
-            self.weight_decay,
-            self.ema,
-            self.sigma_min,
-            self.patience,
+            width=int(self.width),
+            depth=int(self.depth),
+            steps=int(self.steps),
+            batch_size=int(self.batch_size),
+            lr=float(self.lr),
+            weight_decay=float(self.weight_decay),
+            ema=float(self.ema),
+            sigma_min=float(self.sigma_min),
+            patience=int(self.patience),
         )
 
     def _check(self) -> None:
@@ -299,10 +302,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= float(value) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-        try:
-            torch.device(self.device)
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"device must be one that torch knows, got {self.device!r}") from error
+        require_device(self.device)
+        if self.progress is not None and not callable(self.progress):
+            raise ValueError(f"progress must be a function of a Progress, or None, got {self.progress!r}")
         if self.divergence not in DIVERGENCES[:2]:
             raise ValueError(f"divergence must be one of {', '.join(DIVERGENCES[:2])}, got {self.divergence!r}")
 

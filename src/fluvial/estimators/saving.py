@@ -31,9 +31,16 @@ def save_file(
     Raises:
         OSError: If it cannot be written; a file that was there is as it was.
     """
-    head = json.dumps({"version": __version__, "estimator": kind, **values})
+    head = json.dumps({"version": __version__, "estimator": kind, **values}, default=_number)
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(Path(file), safetensors.torch.save(kept, {_KEY: head}))
+
+
+def _number(value: Any) -> Any:
+    """A number of numpy's, such as a search hands over, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"settings must be numbers, texts or None to be saved, got {value!r}")
 
 
 def read_file(file: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -44,7 +51,8 @@ def read_file(file: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], 
     """
     path = Path(file)
     if not path.is_file():
-        raise ValueError(f"{path} cannot be loaded: there is no such file")
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        raise ValueError(f"{path} cannot be loaded: {reason}")
     try:
         with safe_open(path, framework="pt") as opened:
             values = json.loads((opened.metadata() or {}).get(_KEY, "null"))
@@ -54,7 +62,7 @@ def read_file(file: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], 
     if not isinstance(values, dict) or "estimator" not in values:
         raise ValueError(f"{path} holds no estimator of fluvial")
     if values["estimator"] != kind:
-        raise ValueError(f"{path} holds a {values['estimator']}, expected a {kind}")
+        raise ValueError(f"{path} holds another estimator, {values['estimator']}; expected {kind}")
     return values, tensors
 
 

@@ -4,6 +4,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
 
 
@@ -20,6 +21,23 @@ def require_count(name: str, value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
     return int(value)
+
+
+def require_device(device: Any) -> None:
+    """A device that torch can compute on here.
+
+    Raises:
+        ValueError: If it cannot.
+
+    Example:
+        >>> require_device("cpu")
+    """
+    try:
+        usable = bool(torch.ones((), device=device) == 1)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError):
+        usable = False
+    if not usable:
+        raise ValueError(f"device must be one that torch can compute on here, such as 'cpu', got {device!r}")
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

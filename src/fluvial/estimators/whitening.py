@@ -46,17 +46,22 @@ class Whitening:
                 Constant columns keep their units.
 
         Raises:
-            ValueError: If a column's deviation is no float64 number.
+            ValueError: If a column's deviation is no float64 number, or columns depend on one another and
+                ``reg_covar`` is 0.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             mean, std = values.mean(0), values.std(0)
         if not np.isfinite(std).all():
             raise ValueError("X has columns whose deviation is not a float64 number; rescale them")
+        if ((std == 0) & (values.min(0) < values.max(0))).any():
+            raise ValueError("X has columns whose deviation is too small for a float64 number; rescale them")
         # The deviation of equal numbers is not always exactly 0.
         std = np.where(std > 10 * np.finfo(np.float64).eps * np.abs(mean), std, 1.0)
         z = (values - mean) / std
         eigenvalues, vectors = np.linalg.eigh(z.T @ z / len(z))
         powers = np.sqrt(np.maximum(eigenvalues, 0) + reg_covar)
+        if not powers.min() > 1e-12 * powers.max():
+            raise ValueError(f"reg_covar must be positive where columns depend on one another, got {reg_covar}")
         root, inverse = (vectors * powers) @ vectors.T, (vectors / powers) @ vectors.T
         return cls(mean, std, root, inverse, float(-np.log(powers).sum() - np.log(std).sum()))
 

@@ -45,11 +45,13 @@ def exact_divergence(field: Field, x: Tensor, t: Tensor, cond: Any = None) -> tu
     with torch.enable_grad():
         at, v = _tracked(field, x, t, cond)
         columns = v.flatten(1).unbind(1)
-        trace = torch.zeros_like(columns[0])
+        trace, constant = torch.zeros_like(columns[0]), True
         for k, column in enumerate(columns):
-            if column.requires_grad:
-                row = _pullback(column.sum(), at, keep=keep, again=keep or k + 1 < len(columns))
-                trace = trace + row.flatten(1)[:, k]
+            row = _pullback(column.sum(), at, keep=keep, again=keep or k + 1 < len(columns))
+            if row is not None:
+                trace, constant = trace + row.flatten(1)[:, k], False
+    if constant:
+        _require_constant(field, x, t, cond, v)
     found = trace[:, None]
     return (v, found) if keep else (v.detach(), found.detach())
 
@@ -75,10 +77,13 @@ def random_divergence(directions: Sequence[Tensor]) -> Divergence:
         keep = torch.is_grad_enabled()
         with torch.enable_grad():
             at, v = _tracked(field, x, t, cond)
-            parts = []
+            parts, constant = [], True
             for k, direction in enumerate(directions):
                 along = _pullback((v * direction).sum(), at, keep=keep, again=keep or k + 1 < len(directions))
-                parts.append((along * direction).flatten(1).sum(1))
+                constant = constant and along is None
+                parts.append((torch.zeros_like(v) if along is None else along * direction).flatten(1).sum(1))
+        if constant:
+            _require_constant(field, x, t, cond, v)
         found = torch.stack(parts, 1)
         return (v, found) if keep else (v.detach(), found.detach())
 
@@ -116,9 +121,21 @@ def _tracked(field: Field, x: Tensor, t: Tensor, cond: Any) -> tuple[Tensor, Ten
     return at, _velocity(field, at, t, cond)
 
 
-def _pullback(value: Tensor, at: Tensor, *, keep: bool, again: bool) -> Tensor:
-    """Gradient of a scalar; zero where it does not depend on the points."""
+def _pullback(value: Tensor, at: Tensor, *, keep: bool, again: bool) -> Tensor | None:
+    """Gradient of a scalar; None where autograd sees no way to the points."""
     if not value.requires_grad:
-        return torch.zeros_like(at)
+        return None
+    found: Tensor | None
     (found,) = torch.autograd.grad(value, at, create_graph=keep, retain_graph=again, allow_unused=True)
-    return torch.zeros_like(at) if found is None else found
+    return found
+
+
+def _require_constant(field: Field, x: Tensor, t: Tensor, cond: Any, v: Tensor) -> None:
+    """Refuse a velocity that autograd sees as constant and that moves with its points."""
+    with torch.no_grad():
+        moved = _velocity(field, x + 0.01 * (1 + x.abs()), t, cond)
+    if not torch.equal(moved, v):
+        raise ValueError(
+            "field: its velocity depends on x and autograd does not see how, so that it has no divergence; compute it "
+            "with torch, without no_grad, inference_mode or detach"
+        )

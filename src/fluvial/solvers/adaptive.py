@@ -8,6 +8,7 @@ Source: Dormand and Prince 1980, "A family of embedded Runge-Kutta formulae";
 https://github.com/rtqichen/torchdiffeq.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -46,6 +47,7 @@ class Monitor:
         self._progress = progress
         self._time: Tensor | float = leg.start
         self._errors: Tensor | None = None
+        self._broken: Tensor | None = None
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         return self._velocity(x, t.clamp(*self._bounds))
@@ -54,7 +56,10 @@ class Monitor:
     def norm(self, error: Tensor) -> Tensor:
         """Largest root mean square over the rows; step sizes carry no gradient."""
         self._errors = error.square().reshape(len(error), -1).mean(1).sqrt()
-        return self._errors.amax()
+        largest = self._errors.amax()
+        if self._broken is None and not math.isfinite(float(largest)):
+            self._broken = ~self._errors.isfinite()  # later on, the step that this row spoiled spoils all others
+        return largest
 
     def callback_step(self, t: Tensor, x: Tensor, dt: Tensor) -> None:
         self._time = t
@@ -72,7 +77,7 @@ class Monitor:
         """The error to raise for one of torchdiffeq's assertions; the field's own come back as they are."""
         reason = str(error)
         errors = self._errors if self._errors is not None else torch.zeros(1)
-        bad = ~torch.isfinite(errors)
+        bad = ~torch.isfinite(errors) if self._broken is None else self._broken
         where = f"at t = {float(self._time):.6g}"
         if bool(bad.any()):
             return ValueError(f"field: dopri5 met values that are not finite {where}, in {share_of_rows(bad)}")
@@ -83,9 +88,10 @@ class Monitor:
                 "tolerance; raise rtol and atol, or use float64"
             )
         if reason.startswith("max_num_steps"):
+            deciding = share_of_rows(errors > 0.5 * errors.amax())
             return ValueError(
-                f"field: dopri5 took {MAX_STEPS} steps and is still {where}, where {failing} exceed the "
-                "tolerance; raise rtol and atol, or use a fixed-step method"
+                f"field: dopri5 took {MAX_STEPS} steps and is still {where}, where the errors of {deciding} decide the "
+                "step; raise rtol and atol, or use a fixed-step method"
             )
         return error
 

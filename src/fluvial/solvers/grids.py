@@ -64,7 +64,7 @@ def optimised_grid(
     field: Field,
     x0: Float[Tensor, "B *D"],
     steps: int,
-    method: str = "heun",
+    method: str = "midpoint",
     *,
     cond: Any = None,
     t0: float = 0.0,

@@ -33,8 +33,8 @@ class Solver:
         atol: Absolute error per step of an adaptive method.
     """
 
-    method: str = "heun"
-    steps: int | None = 50
+    method: str = "midpoint"
+    steps: int | None = 25
     rtol: float = 1e-5
     atol: float = 1e-5
 

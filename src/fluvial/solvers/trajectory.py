@@ -21,7 +21,7 @@ from fluvial.solvers.jumps import JUMP_METHODS, check_averages, integrate_jumps
 from fluvial.solvers.saves import Saves
 from fluvial.solvers.velocity import Velocity, land, share_not_finite
 
-DEFAULT_STEPS = 50
+DEFAULT_STEPS = 25
 DEFAULT_TOLERANCE = 1e-5
 LANDING_SIGMA = 1e-4
 """Noise level at which the adaptive method leaves a field that is singular at the end and lands."""
@@ -51,7 +51,7 @@ def solve(
     x0: Tensor,
     *,
     steps: int | None = None,
-    method: str = "euler",
+    method: str = "midpoint",
     grid: Grid | None = None,
     rtol: float | None = None,
     atol: float | None = None,
@@ -72,7 +72,7 @@ def solve(
     Args:
         field: The velocity, ``field(x, t, cond) -> v`` with ``x`` and ``v`` of shape ``(B, *D)``.
         x0: States at ``t0``, shape ``(B, *D)``; their type is the type of the computation.
-        steps: Number of steps of a fixed-step method, shared among the legs between breakpoints; 50 if not
+        steps: Number of steps of a fixed-step method, shared among the legs between breakpoints; 25 if not
             given.
         method: ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"rk4"`` (1, 2, 2, 4 evaluations a step, and
             orders), or ``"dopri5"``, which chooses its steps. ``"meanflow"`` jumps along average velocities, for
