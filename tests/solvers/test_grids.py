@@ -110,7 +110,7 @@ def test_the_order_of_convergence_is_kept(method, riccati, solution):
 @settings(max_examples=8, deadline=None)
 def test_never_worse_than_equal_steps_on_its_own_rows(steps, seed):
     x0 = noise(seed, 0, 5, (2,), F64)
-    grid = optimised_grid(mixture, x0, steps, rounds=2)
+    grid = optimised_grid(mixture, x0, steps, "heun", rounds=2)
     truth = fv.solve(mixture, x0, steps=128, method="rk4").x
     equal, optimised = (fv.solve(mixture, x0, method="heun", **way).x for way in ({"steps": steps}, {"grid": grid}))
     assert spread(optimised, truth) <= spread(equal, truth) * (1 + 1e-9)
@@ -124,7 +124,7 @@ def test_a_field_without_errors_keeps_equal_steps():
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 2)])
 def test_a_field_that_is_singular_at_the_end(shape, recorded):
     field = recorded(lambda x, t: (torch.tanh(4 * x) - x) / (1 - t), singular_at_end=True, path=fv.CondOT())
-    found = optimised_grid(field, noise(0, 0, 16, shape), 6, rounds=2)
+    found = optimised_grid(field, noise(0, 0, 16, shape), 6, "heun", rounds=2)
     assert max(field.times) < 1 and len(found) == 7
     assert torch.isfinite(fv.solve(field, noise(1, 0, 16, shape), grid=found, method="heun").x).all()
 
