@@ -39,7 +39,7 @@ COMPONENTS = {
     "digits": [1, 5, 7, 10, 12, 15, 20, 30],
     "zipcodes": [20, 30, 50, 75, 100, 150],
 }
-COVARIANCES = {"zipcodes": ["full"]}
+DIAGONAL = {"breast_cancer": [1, 2, 4, 8, 16], "digits": [20, 30, 50, 80, 120, 160]}
 REGULARISATIONS = {"zipcodes": [1e-6, 1e-4]}
 FLOWS = {
     "breast_cancer": [{"width": 32}, {"width": 64}, {"width": 128}],
@@ -69,11 +69,11 @@ def split_scores(name: str, train: np.ndarray, test: np.ndarray, number: int) ->
     parts = KFold(3, shuffle=True, random_state=number)
     bandwidths = BANDWIDTHS.get(name, np.geomspace(0.1, 2, 25))
     kernel = GridSearchCV(KernelDensity(rtol=1e-4), {"bandwidth": bandwidths}, cv=parts).fit(train)
-    grid = {
-        "n_components": COMPONENTS[name],
-        "covariance_type": COVARIANCES.get(name, ["full", "tied", "diag"]),
-        "reg_covar": REGULARISATIONS.get(name, [1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 0.3]),
-    }
+    common = {"reg_covar": REGULARISATIONS.get(name, [1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 0.3])}
+    full = ["full", "tied"] if name in DIAGONAL else ["full"]
+    grid = [{"covariance_type": full, "n_components": COMPONENTS[name], **common}]
+    if name in DIAGONAL:
+        grid.append({"covariance_type": ["diag"], "n_components": DIAGONAL[name], **common})
     mixture = GridSearchCV(GaussianMixture(max_iter=200, random_state=number), grid, cv=parts).fit(train)
     start = time.perf_counter()
     flows = [fv.FlowDensity(**options, random_state=number).fit(train) for options in FLOWS[name]]
