@@ -16,8 +16,8 @@ from torch import Tensor
 from fluvial.conditions import Condition
 from fluvial.data.standardization import Standardization
 from fluvial.fields.base import Field
-from fluvial.likelihood import LogProb, Sampled, bits_per_dim, sample_with_log_prob
-from fluvial.progress import Progress, ProgressCallback
+from fluvial.likelihood import LogProb, Sampled, bits_per_dim, sample_with_log_prob, spread_levels
+from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.randomness import generator, noise
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS
 from fluvial.solvers.sampling import ROW_MULTIPLE, Solver
@@ -82,7 +82,7 @@ def dequantized(
         (True, True)
     """
     draws = [torch.rand(x.shape[1:], generator=generator(seed, _GREY, int(i), 0, 0), dtype=x.dtype) for i in index]
-    return x + (torch.stack(draws) - 0.5) * (2 / (levels - 1)) if draws else x
+    return spread_levels(x, torch.stack(draws), levels) if draws else x
 
 
 def in_original_units(log_prob: Float[Tensor, " n"], table: Standardization | None) -> Float[Tensor, " n"]:
@@ -145,8 +145,7 @@ def draw_with_log_prob(
     """
     if cond is not None and len(cond) != n:
         raise ValueError(f"cond must have {n} rows, one for each sample, got {len(cond)}")
-    adaptive = solver.method in ADAPTIVE_METHODS
-    multiple = 1 if adaptive else ROW_MULTIPLE
+    multiple = 1 if solver.method in ADAPTIVE_METHODS else ROW_MULTIPLE
     directions, rows = trace.directions(seed), -(-batch_size // multiple) * multiple
     parts: list[Sampled] = []
     for start in range(0, n, rows):
@@ -159,12 +158,9 @@ def draw_with_log_prob(
             own,
             divergence=trace.divergence,
             probes=trace.probes,
-            steps=solver.steps,
-            method=solver.method,
-            rtol=solver.rtol if adaptive else None,
-            atol=solver.atol if adaptive else None,
             generator=directions,
-            progress=_share(progress, start, count, n),
+            progress=batch_progress(progress, "sample", start, count, n),
+            **solver.way,
         )
         parts.append(_first(found, count))
     return _joined(parts)
@@ -190,9 +186,3 @@ def _joined(parts: Sequence[Sampled]) -> Sampled:
     bits = bits_per_dim(log_prob, math.prod(x.shape[1:]))
     evaluations = max(density.evaluations for density in densities)
     return Sampled(x, LogProb(log_prob, bits, torch.cat(errors) if errors else None, evaluations))
-
-
-def _share(progress: ProgressCallback | None, start: int, count: int, n: int) -> ProgressCallback | None:
-    if progress is None:
-        return None
-    return lambda report: progress(Progress("sample", int(start + count * min(report.fraction, 1.0)), n))

@@ -26,7 +26,7 @@ from fluvial.checks import require_tensor
 from fluvial.fields.base import Field, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import Divergence, exact_divergence, own_divergence, random_divergence
-from fluvial.progress import Progress, ProgressCallback
+from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.solvers import solve
 from fluvial.solvers.grid import Grid
 from fluvial.solvers.velocity import share_of_rows
@@ -125,7 +125,7 @@ def log_prob(
         rows = slice(start, start + batch_size)
         x, own = x1[rows], None if cond is None else cond[rows]
         trace = _trace(divergence, x, probes, generator)
-        report = _share(progress, start, len(x), len(x1))
+        report = batch_progress(progress, "likelihood", start, len(x), len(x1))
         options = {"steps": steps, "method": method, "grid": grid, "rtol": rtol, "atol": atol, "progress": report}
         with torch.set_grad_enabled(differentiable), _naming(rows, len(x1)):
             end, integral, count = _carry(field, x, own, trace, 1.0, 0.0, options)
@@ -194,7 +194,7 @@ def sample_with_log_prob(
     """
     _check(field, "x0", x0, cond, divergence, probes, levels, 1, generator)
     trace = _trace(divergence, x0, probes, generator)
-    report = _share(progress, 0, len(x0), len(x0))
+    report = batch_progress(progress, "likelihood", 0, len(x0), len(x0))
     options = {"steps": steps, "method": method, "grid": grid, "rtol": rtol, "atol": atol, "progress": report}
     with torch.no_grad():
         end, integral, evaluations = _carry(field, x0, cond, trace, 0.0, 1.0, options)
@@ -227,6 +227,16 @@ def bits_per_dim(log_prob: Float[Tensor, " B"], dim: int, levels: int | None = N
     return bits if levels is None else bits + math.log2((levels - 1) / 2)
 
 
+def spread_levels(x: Float[Tensor, "B *D"], uniform: Float[Tensor, "B *D"], levels: int) -> Float[Tensor, "B *D"]:
+    """Grey levels in [-1, 1] spread over their bins, half a level to each side, by draws from [0, 1).
+
+    Example:
+        >>> spread_levels(torch.zeros(1, 2), torch.tensor([[0.0, 0.75]]), 3)
+        tensor([[-0.5000,  0.2500]])
+    """
+    return x + (uniform - 0.5) * (2 / (levels - 1))
+
+
 def _carry(
     field: Field, x: Tensor, cond: Any, trace: tuple[Divergence, int], t0: float, t1: float, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor, int]:
@@ -247,13 +257,6 @@ def _naming(rows: slice, count: int) -> Iterator[None]:
         if rows.start == 0 and rows.stop >= count:
             raise
         raise ValueError(f"{error} (rows of data {rows.start} to {min(rows.stop, count) - 1})") from error
-
-
-def _share(progress: ProgressCallback | None, start: int, count: int, total: int) -> ProgressCallback | None:
-    """Turns the steps of one batch into data of all."""
-    if progress is None:
-        return None
-    return lambda report: progress(Progress("likelihood", int(start + count * min(report.fraction, 1.0)), total))
 
 
 def _trace(divergence: str, x: Tensor, probes: int, generator: torch.Generator | None) -> tuple[Divergence, int]:

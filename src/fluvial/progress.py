@@ -36,3 +36,24 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+def batch_progress(
+    progress: ProgressCallback | None, task: str, start: int, count: int, total: int
+) -> ProgressCallback | None:
+    """Turns the steps that one batch reports into data of all.
+
+    Args:
+        progress: Called instead; None for none.
+        task: Name of the whole.
+        start: Data before the batch.
+        count: Data in the batch.
+        total: Data in all.
+
+    Example:
+        >>> batch_progress(print, "sample", 10, 10, 30)(Progress("solve", 1, 2))
+        Progress(task='sample', step=15, total=30, values={}, part='')
+    """
+    if progress is None:
+        return None
+    return lambda report: progress(Progress(task, int(start + count * min(report.fraction, 1.0)), total))

@@ -326,3 +326,11 @@ def test_two_processes_make_the_gradient_of_one(adjoint: bool, tmp_path: Path) -
     one, *ranks = (np.load(tmp_path / f"{name}.npy") for name in ("one", "0", "1"))
     for found in ranks:
         assert (np.linalg.norm(found - one, axis=1) < 1e-12 * np.linalg.norm(one, axis=1)).all()
+
+
+def test_a_velocity_that_autograd_does_not_see_is_refused() -> None:
+    batch = fv.Batch(torch.randn(4, 2, generator=generator(0), dtype=torch.float64))
+    for divergence in ("exact", "hutchinson"):
+        objective = MaximumLikelihood(steps=2, divergence=divergence)
+        with pytest.raises(ValueError, match="its velocity depends on x and autograd does not see how"):
+            objective(lambda x, t, cond=None: -x.detach(), batch, generator=generator(1))

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from fluvial.objectives import MaximumLikelihood
+from fluvial.solvers import FIXED_METHODS
 from fluvial.training import TrainConfig, Trainer
 from fluvial.training.build import build_net, build_objective, net_spec, read_net_spec
 from fluvial.training.config import read_config
+from fluvial.training.settings import LIKELIHOOD_METHODS
 from fluvial.training.source import load_source
 
 SETTINGS = [setting.name for setting in dataclasses.fields(TrainConfig) if setting.name.startswith("likelihood_")]
@@ -39,6 +41,11 @@ def test_settings_reach_the_objective() -> None:
     assert found == MaximumLikelihood(3, "midpoint", True, kinetic=0.1, jacobian=0.2, levels=17)  # digits' grey levels
     defaults = build_objective(TrainConfig(objective="likelihood", data="moons"), load_source(config).train)
     assert defaults == MaximumLikelihood(levels=17)
+
+
+def test_the_methods_that_can_be_set_are_the_solver_s() -> None:
+    """The settings repeat them, since they import no torch."""
+    assert LIKELIHOOD_METHODS == FIXED_METHODS
 
 
 def test_nets_are_smooth_in_time() -> None:

@@ -19,7 +19,6 @@ from fluvial.fields.base import Field
 from fluvial.likelihood import LogProb, bits_per_dim, log_prob
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
-from fluvial.solvers.adaptive import ADAPTIVE_METHODS
 from fluvial.solvers.sampling import Solver
 
 TRAIN, HELD_OUT, OTHER = "train", "held-out", "data"
@@ -129,20 +128,16 @@ def score(
         '-1.838 [-1.838, -1.838]'
     """
     x = part.x if part.levels is None else dequantized(part.x, part.levels, part.index, seed)
-    adaptive = solver.method in ADAPTIVE_METHODS
     found = log_prob(
         field,
         x.to(device),
         None if cond is None else cond.to(device),
         divergence=trace.divergence,
         probes=trace.probes,
-        steps=solver.steps,
-        method=solver.method,
-        rtol=solver.rtol if adaptive else None,
-        atol=solver.atol if adaptive else None,
         batch_size=batch_size,
         generator=trace.directions(seed, (TRAIN, HELD_OUT, OTHER).index(part.name)),
         progress=None if progress is None else _named(progress, f"likelihood of {part.name}"),
+        **solver.way,
     )
     order = part.index.argsort(stable=True)
     values = in_original_units(found.log_prob.cpu(), table)[order]

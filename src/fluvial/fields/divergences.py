@@ -47,11 +47,11 @@ def exact_divergence(field: Field, x: Tensor, t: Tensor, cond: Any = None) -> tu
         columns = v.flatten(1).unbind(1)
         trace, constant = torch.zeros_like(columns[0]), True
         for k, column in enumerate(columns):
-            row = _pullback(column.sum(), at, keep=keep, again=keep or k + 1 < len(columns))
+            row = pullback(column.sum(), at, keep=keep, again=keep or k + 1 < len(columns))
             if row is not None:
                 trace, constant = trace + row.flatten(1)[:, k], False
     if constant:
-        _require_constant(field, x, t, cond, v)
+        require_constant(lambda y: _velocity(field, y, t, cond), x, v)
     found = trace[:, None]
     return (v, found) if keep else (v.detach(), found.detach())
 
@@ -79,11 +79,11 @@ def random_divergence(directions: Sequence[Tensor]) -> Divergence:
             at, v = _tracked(field, x, t, cond)
             parts, constant = [], True
             for k, direction in enumerate(directions):
-                along = _pullback((v * direction).sum(), at, keep=keep, again=keep or k + 1 < len(directions))
+                along = pullback((v * direction).sum(), at, keep=keep, again=keep or k + 1 < len(directions))
                 constant = constant and along is None
                 parts.append((torch.zeros_like(v) if along is None else along * direction).flatten(1).sum(1))
         if constant:
-            _require_constant(field, x, t, cond, v)
+            require_constant(lambda y: _velocity(field, y, t, cond), x, v)
         found = torch.stack(parts, 1)
         return (v, found) if keep else (v.detach(), found.detach())
 
@@ -121,7 +121,7 @@ def _tracked(field: Field, x: Tensor, t: Tensor, cond: Any) -> tuple[Tensor, Ten
     return at, _velocity(field, at, t, cond)
 
 
-def _pullback(value: Tensor, at: Tensor, *, keep: bool, again: bool) -> Tensor | None:
+def pullback(value: Tensor, at: Tensor, *, keep: bool, again: bool) -> Tensor | None:
     """Gradient of a scalar; None where autograd sees no way to the points."""
     if not value.requires_grad:
         return None
@@ -130,10 +130,10 @@ def _pullback(value: Tensor, at: Tensor, *, keep: bool, again: bool) -> Tensor |
     return found
 
 
-def _require_constant(field: Field, x: Tensor, t: Tensor, cond: Any, v: Tensor) -> None:
+def require_constant(velocity: Callable[[Tensor], Tensor], x: Tensor, v: Tensor) -> None:
     """Refuse a velocity that autograd sees as constant and that moves with its points."""
     with torch.no_grad():
-        moved = _velocity(field, x + 0.01 * (1 + x.abs()), t, cond)
+        moved = velocity(x + 0.01 * (1 + x.abs()))
     if not torch.equal(moved, v):
         raise ValueError(
             "field: its velocity depends on x and autograd does not see how, so that it has no divergence; compute it "

@@ -27,9 +27,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fluvial.devices import to_device
 from fluvial.fields.base import Field, breakpoints, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
+from fluvial.fields.divergences import pullback, require_constant
+from fluvial.likelihood import spread_levels
 from fluvial.objectives.base import Batch, Loss
 from fluvial.objectives.recomputed import recomputed
-from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, Tableau
+from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, Tableau, advance
 from fluvial.solvers.grid import Step, make_legs, make_steps
 
 ESTIMATES = ("hutchinson", "exact")
@@ -131,7 +133,7 @@ class MaximumLikelihood:
         if self.levels is None:
             return x1
         uniform = torch.rand(x1.shape, generator=generator, device=generator.device, dtype=x1.dtype)
-        return x1 + (to_device(uniform, x1.device) - 0.5) * (2 / (self.levels - 1))
+        return spread_levels(x1, to_device(uniform, x1.device), self.levels)
 
     def _rates(self, x: Tensor, generator: torch.Generator) -> "Rates":
         if self.divergence == "exact":
@@ -194,36 +196,25 @@ class Rates:
             if v.shape != x.shape:
                 raise ValueError(f"the net must return shape {tuple(x.shape)}, got {tuple(v.shape)}")
             speed = v.flatten(1).square().sum(1)
-            trace, norm = torch.zeros_like(speed), torch.zeros_like(speed)
+            trace, norm, constant = torch.zeros_like(speed), torch.zeros_like(speed), True
             for direction in self.directions:
-                row = _row(v, at, direction, keep)
-                trace = trace + self.weight * (row * direction).flatten(1).sum(1)
-                norm = norm + self.weight * (row if self.jacobian else row.detach()).flatten(1).square().sum(1)
+                row = pullback((v * direction).sum(), at, keep=keep, again=True)
+                if row is not None:
+                    constant = False
+                    trace = trace + self.weight * (row * direction).flatten(1).sum(1)
+                    norm = norm + self.weight * (row if self.jacobian else row.detach()).flatten(1).square().sum(1)
+        if constant:
+            require_constant(lambda y: field(y, t, cond), x, v)
         found = torch.stack([trace, speed if self.kinetic else speed.detach(), norm], 1)
         return (v, found) if keep else (v.detach(), found.detach())
-
-
-def _row(v: Tensor, at: Tensor, direction: Tensor, keep: bool) -> Tensor:
-    """``direction^T J``, zero where the velocity does not depend on the points."""
-    if not v.requires_grad:
-        return torch.zeros_like(at)
-    value = (v * direction).sum()
-    (row,) = torch.autograd.grad(value, at, create_graph=keep, retain_graph=True, allow_unused=True)
-    return torch.zeros_like(at) if row is None else row
 
 
 def runge_kutta(
     velocity: Callable[[Tensor, Tensor, Any], Tensor], z: Tensor, step: Step, tableau: Tableau, cond: Any = None
 ) -> Tensor:
     """One step of an explicit method, without reading a value back from the device."""
-    h, slopes = step.stop - step.start, list[Tensor]()
-    for c, weights in zip(tableau.c, tableau.a, strict=True):
-        t = z.new_full((len(z),), step.leg.clamp(step.start + c * h))
-        slopes.append(velocity(_combined(z, h, weights, slopes), t, cond))
-    return _combined(z, h, tableau.b, slopes)
 
+    def at(x: Tensor, t: float) -> Tensor:
+        return velocity(x, x.new_full((len(x),), t), cond)
 
-def _combined(z: Tensor, h: float, weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
-    for weight, slope in zip(weights, slopes, strict=True):
-        z = torch.add(z, slope, alpha=h * weight) if weight else z
-    return z
+    return advance(at, tableau, z, at(z, step.leg.clamp(step.start)), step, step.stop)

@@ -8,7 +8,7 @@ Source: Hairer, Norsett and Wanner 1993, "Solving Ordinary Differential Equation
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,8 +94,8 @@ def integrate_fixed(
             x, *kept = land(velocity, lands, x, start, [step.stop, *between])
         else:
             before, first = x, velocity(x, start)
-            x = _advance(velocity, tableau, before, first, step, step.stop)
-            kept = [_advance(velocity, tableau, before, first, step, target) for target in between]
+            x = advance(velocity, tableau, before, first, step, step.stop)
+            kept = [advance(velocity, tableau, before, first, step, target) for target in between]
         if keeps:
             saves.keep(between, kept)
             saves.arrive(step.stop, x)
@@ -107,7 +107,9 @@ def integrate_fixed(
     return x
 
 
-def _advance(velocity: Velocity, tableau: Tableau, x: Tensor, first: Tensor, step: Step, target: float) -> Tensor:
+def advance(
+    velocity: Callable[[Tensor, float], Tensor], tableau: Tableau, x: Tensor, first: Tensor, step: Step, target: float
+) -> Tensor:
     """One step of the method from ``x`` at ``step.start`` to ``target``, given the slope at its start."""
     h = target - step.start
     if not tableau.later:  # Euler's method, where the calls below would be felt beside a tiny net

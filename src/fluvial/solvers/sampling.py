@@ -5,14 +5,14 @@ and it is given no rows beside those asked for.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
 from fluvial.conditions import Condition
 from fluvial.fields.base import Field
-from fluvial.progress import Progress, ProgressCallback
+from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.randomness import noise
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS
 from fluvial.solvers.trajectory import solve
@@ -20,6 +20,15 @@ from fluvial.solvers.trajectory import solve
 ROW_MULTIPLE = 8
 """Batches are filled up to a multiple of this: matrix products treat the rows of a last, smaller block differently,
 and their last bits with them. Full blocks give the same bits in every batch size (measured on CPUs)."""
+
+
+class Way(TypedDict):
+    """Arguments that say how to integrate."""
+
+    steps: int | None
+    method: str
+    rtol: float | None
+    atol: float | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,18 @@ class Solver:
     steps: int | None = 25
     rtol: float = 1e-5
     atol: float = 1e-5
+
+    @property
+    def way(self) -> "Way":
+        """Arguments for ``fv.solve`` and ``fv.log_prob``; tolerances only where steps are chosen by them.
+
+        Example:
+            >>> Solver("heun", 25).way
+            {'steps': 25, 'method': 'heun', 'rtol': None, 'atol': None}
+        """
+        adaptive = self.method in ADAPTIVE_METHODS
+        rtol, atol = (self.rtol, self.atol) if adaptive else (None, None)
+        return {"steps": self.steps, "method": self.method, "rtol": rtol, "atol": atol}
 
 
 def draw_samples(
@@ -92,12 +113,9 @@ def draw_samples(
             end = solve(
                 field,
                 x0,
-                steps=solver.steps,
-                method=solver.method,
-                rtol=solver.rtol if adaptive else None,
-                atol=solver.atol if adaptive else None,
                 cond=own,
-                progress=_share(progress, task, start, count, n),
+                **solver.way,
+                progress=batch_progress(progress, task, start, count, n),
             )
         parts.append(end.x[:count].cpu())
         evaluations = max(evaluations, end.evaluations)
@@ -111,10 +129,3 @@ def _filled(rows: int) -> int:
 def _rows(cond: Any, count: int) -> Any:
     """The conditions, the last one repeated up to ``count`` rows."""
     return cond[torch.arange(count).clamp(max=len(cond) - 1)]
-
-
-def _share(progress: ProgressCallback | None, task: str, start: int, count: int, n: int) -> ProgressCallback | None:
-    """Turns the steps of one batch into samples of all."""
-    if progress is None:
-        return None
-    return lambda report: progress(Progress(task, int(start + count * min(report.fraction, 1.0)), n))
