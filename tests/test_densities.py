@@ -11,7 +11,7 @@ from torch import nn
 import fluvial as fv
 from fluvial.data import Standardization
 from fluvial.densities import Trace, dequantized, draw_with_log_prob, in_original_units
-from fluvial.likelihood import bits_per_dim
+from fluvial.levels import bits_per_dim
 from fluvial.randomness import generator
 from fluvial.solvers.sampling import Solver, draw_samples
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import fluvial as fv
 from fluvial.fields.divergences import exact_divergence, own_divergence, random_divergence
-from fluvial.likelihood import bits_per_dim
+from fluvial.levels import bits_per_dim
 from fluvial.randomness import generator
 
 TIGHT = {"method": "dopri5", "rtol": 1e-9, "atol": 1e-9}

@@ -16,7 +16,8 @@ from torch import Tensor
 from fluvial.conditions import Condition
 from fluvial.data.standardization import Standardization
 from fluvial.fields.base import Field
-from fluvial.likelihood import LogProb, Sampled, bits_per_dim, sample_with_log_prob, spread_levels
+from fluvial.levels import bits_per_dim, spread_levels
+from fluvial.likelihood import LogProb, Sampled, sample_with_log_prob
 from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.randomness import generator, noise
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS

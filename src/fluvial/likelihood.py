@@ -26,6 +26,7 @@ from fluvial.checks import require_tensor
 from fluvial.fields.base import Field, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import Divergence, exact_divergence, own_divergence, random_divergence
+from fluvial.levels import bits_per_dim
 from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.solvers import solve
 from fluvial.solvers.grid import Grid
@@ -203,38 +204,6 @@ def sample_with_log_prob(
     found = each.mean(1)
     bits = bits_per_dim(found, math.prod(x0.shape[1:]), levels)
     return Sampled(end.to(x0.dtype), LogProb(found, bits, error, evaluations))
-
-
-def bits_per_dim(log_prob: Float[Tensor, " B"], dim: int, levels: int | None = None) -> Float[Tensor, " B"]:
-    r"""Negative log-density in bits per number of a datum, :math:`-\log_2 p / d`, and with ``levels`` per grey level.
-
-    Data with L grey levels in [-1, 1] are 2 / (L - 1) apart. With uniform noise of that width added,
-    :math:`-\log_2 p / d + \log_2 ((L - 1) / 2)` bounds the bits of the discrete data from above:
-    6.994 bits are added for 256 levels.
-
-    Source: Theis et al. 2016, "A note on the evaluation of generative models", section 3.1.
-
-    Args:
-        log_prob: In nats.
-        dim: Numbers in a datum.
-        levels: Grey levels; None for data that have none.
-
-    Example:
-        >>> bits_per_dim(torch.zeros(1), 10, 256)
-        tensor([6.9944])
-    """
-    bits = -log_prob / (dim * math.log(2))
-    return bits if levels is None else bits + math.log2((levels - 1) / 2)
-
-
-def spread_levels(x: Float[Tensor, "B *D"], uniform: Float[Tensor, "B *D"], levels: int) -> Float[Tensor, "B *D"]:
-    """Grey levels in [-1, 1] spread over their bins, half a level to each side, by draws from [0, 1).
-
-    Example:
-        >>> spread_levels(torch.zeros(1, 2), torch.tensor([[0.0, 0.75]]), 3)
-        tensor([[-0.5000,  0.2500]])
-    """
-    return x + (uniform - 0.5) * (2 / (levels - 1))
 
 
 def _carry(

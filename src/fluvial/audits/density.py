@@ -16,7 +16,8 @@ from fluvial.audits.estimates import Estimate
 from fluvial.data import Dataset, Standardization
 from fluvial.densities import Trace, dequantized, in_original_units
 from fluvial.fields.base import Field
-from fluvial.likelihood import LogProb, bits_per_dim, log_prob
+from fluvial.levels import bits_per_dim
+from fluvial.likelihood import LogProb, log_prob
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.solvers.sampling import Solver

@@ -31,7 +31,7 @@ class SampleDensity:
         import math
 
         from fluvial.densities import in_original_units
-        from fluvial.likelihood import bits_per_dim
+        from fluvial.levels import bits_per_dim
 
         log_prob = in_original_units(self.density.log_prob, self.form.table)
         bits, error = bits_per_dim(log_prob, math.prod(self.form.shape)), self.density.standard_error

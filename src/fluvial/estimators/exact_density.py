@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fluvial.estimators.base import RowDensity
 from fluvial.estimators.saving import column_names, read_file, save_file, set_column_names
 from fluvial.estimators.values import require_count
 from fluvial.fields import ExactField
@@ -22,7 +22,7 @@ RULES = ("scott", "silverman")
 _LEAST = 1e-100  # its square is a float64 number
 
 
-class ExactDensity(DensityMixin, BaseEstimator):
+class ExactDensity(RowDensity):
     r"""Density of the exact field of rows: that of a Gaussian kernel of the bandwidth which the path leaves at its end.
 
     Nothing is learned: with :math:`\sigma_\min = h` the field that flow matching regresses on carries noise to
@@ -78,15 +78,6 @@ class ExactDensity(DensityMixin, BaseEstimator):
         found = self.field_.posterior(rows / self.scale_, 1.0).log_density
         density: Float64[np.ndarray, " n"] = found.double().numpy() - rows.shape[1] * np.log(self.scale_)
         return density
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-density of rows, in nats.
-
-        Args:
-            X: Rows, shape ``(n, d)``.
-            y: Ignored.
-        """
-        return float(self.score_samples(X).mean())
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

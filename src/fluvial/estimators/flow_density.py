@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float64
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fluvial.estimators.base import RowDensity
 from fluvial.estimators.fitting import Fit, Recipe, fit_flow, make_net
 from fluvial.estimators.saving import column_names, read_file, save_file, set_column_names
 from fluvial.estimators.values import draw_seed, require_count, require_device
@@ -28,7 +28,7 @@ SOLVER_TOLERANCE = 0.01
 """Mean error of the solver, in nats per column, above which ``fit`` warns."""
 
 
-class FlowDensity(DensityMixin, BaseEstimator):
+class FlowDensity(RowDensity):
     """Density of rows learned by flow matching; it stands where ``KernelDensity`` or ``GaussianMixture`` would.
 
     Rows are whitened, so that before its first update the flow is the Gaussian of their covariance, and a net learns
@@ -148,15 +148,6 @@ class FlowDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self._log_prob(validate_data(self, X, dtype=np.float64, reset=False), self.solver_steps)
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-density of rows, in nats, as that of ``GaussianMixture``.
-
-        Args:
-            X: Rows, shape ``(n, d)``.
-            y: Ignored.
-        """
-        return float(self.score_samples(X).mean())
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

@@ -28,7 +28,7 @@ from fluvial.devices import to_device
 from fluvial.fields.base import Field, breakpoints, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import pullback, require_constant
-from fluvial.likelihood import spread_levels
+from fluvial.levels import spread_levels
 from fluvial.objectives.base import Batch, Loss
 from fluvial.objectives.recomputed import recomputed
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, Tableau, advance
