@@ -6,7 +6,7 @@ DEV := .venv/.dev-installed
 # Processes that share the fast tests; each computes on one thread.
 JOBS ?= 2
 
-.PHONY: help demo test slow lint data bench clean
+.PHONY: help demo test slow lint data bench soak clean
 
 help:
 	@echo "make demo   train, sample and check three models on real handwritten digits (about 3 minutes)"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint   style and types"
 	@echo "make data   fetch Fashion-MNIST, the emoji and zip codes into data/"
 	@echo "make bench  speed beside other libraries, in an environment of its own"
+	@echo "make soak   kill, damage and fuzz for two hours; writes runs/soak/*.json"
 	@echo "make clean  remove the environments and caches (never runs/ or data/)"
 
 $(CORE): pyproject.toml constraints.txt
@@ -46,6 +47,16 @@ lint: $(DEV)
 
 data: $(CORE)
 	@bash scripts/fetch_data.sh
+
+# The last takes an hour; each program also runs alone: python tests/soak/kills.py --help.
+soak: $(DEV)
+	@mkdir -p runs/soak
+	@failed=; for run in "kills --count 200" "damage --count 200" "files --count 12000" "arguments --count 10000" \
+	    "functions --count 6000" "ranks --count 20" "memory --minutes 60"; do \
+	    set -- $$run; echo "== $$run"; \
+	    OMP_NUM_THREADS=1 $(BIN)/python tests/soak/$$1.py $$2 $$3 --seed 0 --json > runs/soak/$$1.json || failed="$$failed $$1"; \
+	    cat runs/soak/$$1.json; \
+	done; if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 bench:
 	@bash benchmarks/run.sh $(PYTHON)

@@ -1,7 +1,8 @@
 """What a model can be conditioned on: labels, embeddings or sets of tokens, each row with or without one.
 
 Labels travel as an integer tensor ``(B,)`` with -1 for none; embeddings and tokens say beside their values which rows
-have one. ``cond=None`` is none for all rows. Everything here is indexed by row, ``cond[rows]``, and moved by ``.to``.
+have one. ``cond=None`` is none for all rows. Values may be NaN, as those of absent rows are. Everything here is indexed
+by row, ``cond[rows]``, and moved by ``.to``.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from fluvial.checks import require_generator, require_tensor
+from fluvial.randomness import draw_rows
 
 NULL_LABEL = -1
 
@@ -36,6 +40,8 @@ class Embedding:
     present: Tensor
 
     def __post_init__(self) -> None:
+        require_tensor("value", self.value)
+        require_tensor("present", self.present)
         if self.value.ndim != 2 or tuple(self.present.shape) != (len(self.value),):
             raise ValueError(
                 "an embedding needs value of shape (B, e) and present of shape (B,), got "
@@ -45,6 +51,9 @@ class Embedding:
     @classmethod
     def of(cls, value: Float[Tensor, "B e"]) -> "Embedding":
         """Vectors that are all present."""
+        require_tensor("value", value)
+        if value.ndim != 2:
+            raise ValueError(f"value must have shape (B, e), got {tuple(value.shape)}")
         return cls(value, torch.ones(len(value), dtype=torch.bool, device=value.device))
 
     def __len__(self) -> int:
@@ -83,6 +92,8 @@ class Tokens:
     mask: Tensor
 
     def __post_init__(self) -> None:
+        require_tensor("value", self.value)
+        require_tensor("mask", self.mask)
         if self.value.ndim < 3 or self.mask.shape != self.value.shape[:2]:
             raise ValueError(
                 "tokens need value of shape (B, m, ...) and mask of shape (B, m), got "
@@ -92,6 +103,9 @@ class Tokens:
     @classmethod
     def of(cls, value: Float[Tensor, "B m *E"]) -> "Tokens":
         """Tokens that are all there."""
+        require_tensor("value", value)
+        if value.ndim < 3:
+            raise ValueError(f"value must have shape (B, m, ...), got {tuple(value.shape)}")
         return cls(value, torch.ones(value.shape[:2], dtype=torch.bool, device=value.device))
 
     def __len__(self) -> int:
@@ -119,7 +133,9 @@ def labels_of(cond: Any) -> Tensor | None:
         >>> labels_of(torch.tensor([1, -1])), labels_of(Embedding.of(torch.ones(1, 2)))
         (tensor([ 1, -1]), None)
     """
-    return cond if isinstance(cond, Tensor) and cond.ndim == 1 and not cond.is_floating_point() else None
+    if not isinstance(cond, Tensor) or cond.ndim != 1 or cond.is_floating_point() or cond.is_complex():
+        return None
+    return cond
 
 
 def is_present(cond: Condition) -> Bool[Tensor, "B"]:
@@ -165,11 +181,15 @@ def drop_conditions(cond: Condition, share: float, *, generator: torch.Generator
 
     Args:
         cond: Labels, embeddings or tokens of B rows.
-        share: Probability of dropping one, in [0, 1).
+        share: Probability of dropping one, in [0, 1].
         generator: Source of the draw, on the generator's device.
 
     Returns:
         New conditions of the same kind.
+
+    Raises:
+        TypeError: If ``cond`` is no condition, or ``generator`` no generator.
+        ValueError: If ``share`` is no number in [0, 1], or the labels have not the shape ``(B,)``.
 
     Source: Ho & Salimans 2022, "Classifier-free diffusion guidance", section 3.2.
 
@@ -177,5 +197,12 @@ def drop_conditions(cond: Condition, share: float, *, generator: torch.Generator
         >>> drop_conditions(torch.arange(6), 0.5, generator=torch.Generator().manual_seed(0))
         tensor([-1,  1, -1, -1, -1,  5])
     """
-    draw = torch.rand(len(cond), generator=generator, device=generator.device)
+    if not isinstance(cond, Embedding | Tokens):
+        require_tensor("cond", cond)
+        if labels_of(cond) is None:
+            raise ValueError(f"cond must be labels of shape (B,), got {cond.dtype} of shape {tuple(cond.shape)}")
+    if not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise ValueError(f"share must be a number in [0, 1], got {share!r}")
+    require_generator(generator)
+    draw = draw_rows(lambda count, g: torch.rand(count, generator=g, device=g.device), len(cond), generator)
     return keep_where(cond, (draw >= share).to(is_present(cond).device))

@@ -23,6 +23,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fluvial.checks import require_dense, require_generator, require_tensor
+from fluvial.kinds import checked
+
 METHODS = ("exact", "sinkhorn")
 SINKHORN_ITERATIONS = 10_000
 SINKHORN_ERROR = 1e-3  # Euclidean norm of the error of the noise marginal, relative; the other is exact
@@ -66,6 +69,7 @@ class Independent:
         return torch.arange(len(x1), device=x0.device)
 
 
+@checked
 @dataclass(frozen=True)
 class OptimalTransport:
     r"""Noise meets data at the least total squared distance within the batch.
@@ -87,6 +91,8 @@ class OptimalTransport:
         within_labels: Pair only among rows of equal label.
         regularization: Weight of the plan's entropy relative to the mean squared distance of the batch (so it
             does not depend on the data's units); ``"sinkhorn"`` only.
+        across_ranks: Where several processes have the rows of a batch, pair all of them, as one process would; False
+            pairs the rows of each process, which exchanges nothing.
 
     Raises:
         ValueError: If ``method`` is unknown or ``regularization`` is not positive and finite.
@@ -101,6 +107,7 @@ class OptimalTransport:
     method: str = "exact"
     within_labels: bool = False
     regularization: float = 0.05
+    across_ranks: bool = True
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -134,6 +141,7 @@ class OptimalTransport:
             ImportError: If ``"sinkhorn"`` is asked for and POT is not installed.
         """
         _check_shapes(x0, x1)
+        require_generator(generator)
         noise, data = (x.detach().reshape(len(x), math.prod(x.shape[1:])) for x in (x0, x1))
         if not self.within_labels:
             return self._pair(noise, data, generator).to(x0.device)
@@ -152,13 +160,19 @@ def _groups(labels: Tensor | None, count: int) -> list[Tensor]:
     """Rows of each label."""
     if labels is None:
         raise ValueError("labels must be given when within_labels=True, got None")
-    if labels.shape != (count,) or labels.is_floating_point():
+    require_tensor("labels", labels)
+    if labels.shape != (count,) or labels.is_floating_point() or labels.is_complex() or labels.is_meta:
         raise ValueError(f"labels must be integers of shape ({count},), got {labels.dtype} {tuple(labels.shape)}")
     on_host = labels.cpu()
     return [torch.nonzero(on_host == label).flatten() for label in torch.unique(on_host)]
 
 
 def _check_shapes(x0: Tensor, x1: Tensor) -> None:
+    for name, x in (("x0", x0), ("x1", x1)):
+        require_tensor(name, x)
+        require_dense(name, x)
+        if not x.is_floating_point() or x.ndim < 2:
+            raise ValueError(f"{name} must be floating with shape (B, *D), got {x.dtype} {tuple(x.shape)}")
     if x0.shape != x1.shape:
         raise ValueError(f"x0 and x1 must have the same shape, got x0 {tuple(x0.shape)} and x1 {tuple(x1.shape)}")
 

@@ -16,12 +16,14 @@ from torch import Tensor
 from fluvial.conditions import Condition
 from fluvial.data.standardization import Standardization
 from fluvial.fields.base import Field
+from fluvial.fields.carried import rademacher
+from fluvial.kinds import checked
 from fluvial.levels import bits_per_dim, spread_levels
 from fluvial.likelihood import LogProb, Sampled, sample_with_log_prob
-from fluvial.progress import ProgressCallback, batch_progress
+from fluvial.progress import ProgressCallback
 from fluvial.randomness import generator, noise
-from fluvial.solvers.adaptive import ADAPTIVE_METHODS
-from fluvial.solvers.sampling import ROW_MULTIPLE, Solver
+from fluvial.ranks import ALONE, Ranks
+from fluvial.solvers.sampling import DrawnBatch, Solver, check_draws, deal_batches
 
 EXACT_UP_TO = 32
 """Numbers of a datum up to which the divergence is taken in full unless asked otherwise."""
@@ -47,6 +49,7 @@ class Trace:
     probes: int = 1
 
     @classmethod
+    @checked
     def of(cls, dim: int, divergence: str | None = None, probes: int | None = None) -> "Trace":
         """What was asked for, and for data of ``dim`` numbers what suits where nothing was: exact up to 32 of them.
 
@@ -64,6 +67,7 @@ class Trace:
         return generator(seed, _DIRECTIONS, stream, 0, 0) if self.divergence == "hutchinson" else None
 
 
+@checked
 def dequantized(
     x: Float[Tensor, "n *D"], levels: int, index: Int[Tensor, " n"] | Sequence[int], seed: int = 0
 ) -> Float[Tensor, "n *D"]:
@@ -82,15 +86,20 @@ def dequantized(
         >>> bool((noisy[0] == noisy[1]).all()), bool(noisy.abs().max() <= 0.5)
         (True, True)
     """
+    if not bool(x.isfinite().all()):
+        raise ValueError("x must be finite, got NaN or infinite values")
+    if len(index) != len(x):
+        raise ValueError(f"index must have one number for each of the {len(x)} rows of x, got {len(index)}")
     draws = [torch.rand(x.shape[1:], generator=generator(seed, _GREY, int(i), 0, 0), dtype=x.dtype) for i in index]
     return spread_levels(x, torch.stack(draws), levels) if draws else x
 
 
+@checked
 def in_original_units(log_prob: Float[Tensor, " n"], table: Standardization | None) -> Float[Tensor, " n"]:
     """Log-densities of a table's rows in its own units, from those of the standardised rows; others as they are.
 
     Args:
-        log_prob: In nats.
+        log_prob: In nats; NaN and infinity pass through.
         table: The standardisation; None for data that have none.
 
     Example:
@@ -101,6 +110,7 @@ def in_original_units(log_prob: Float[Tensor, " n"], table: Standardization | No
     return log_prob if table is None else log_prob - sum(math.log(scale) for scale in table.std)
 
 
+@checked
 def draw_with_log_prob(
     field: Field,
     n: int,
@@ -112,6 +122,7 @@ def draw_with_log_prob(
     cond: Condition | None = None,
     batch_size: int = 512,
     device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
     progress: ProgressCallback | None = None,
 ) -> Sampled:
     """The samples of ``draw_samples`` with their log-densities, both of one integration.
@@ -129,10 +140,11 @@ def draw_with_log_prob(
         cond: Condition of each sample, n rows; None for none.
         batch_size: Samples integrated together: decides the memory used.
         device: Where ``field`` computes.
+        ranks: The processes that share the work, each of which calls this with the same arguments.
         progress: Called after every step with the number of samples that are done.
 
     Returns:
-        Samples and log-densities, on the CPU.
+        Samples and log-densities, on the CPU, of which processes other than the first get none.
 
     Raises:
         ValueError: If ``cond`` has not one row for each sample, or as of ``fv.sample_with_log_prob``.
@@ -144,39 +156,42 @@ def draw_with_log_prob(
         >>> bool((found.density.log_prob - expected).abs().max() < 1e-5)
         True
     """
+    check_draws(n, shape, batch_size)
     if cond is not None and len(cond) != n:
         raise ValueError(f"cond must have {n} rows, one for each sample, got {len(cond)}")
-    multiple = 1 if solver.method in ADAPTIVE_METHODS else ROW_MULTIPLE
-    directions, rows = trace.directions(seed), -(-batch_size // multiple) * multiple
+    directions, drawn = trace.directions(seed), 0
     parts: list[Sampled] = []
-    for start in range(0, n, rows):
-        count = min(rows, n - start)
-        filled = -(-count // multiple) * multiple
-        own = None if cond is None else cond[torch.arange(start, start + filled).clamp(max=n - 1)].to(device)
+    for batch in deal_batches(n, batch_size, solver, ranks):
+        if directions is not None and batch.count:
+            # Those of the samples between, which other processes have, come from the same stream.
+            rademacher(torch.empty((batch.start - drawn, *shape)), trace.probes, directions)
+            drawn = batch.start + batch.filled
         found = sample_with_log_prob(
             field,
-            noise(seed, start, filled, shape).to(device),
-            own,
+            noise(seed, batch.start, batch.filled, shape).to(device),
+            None if cond is None else batch.rows_of(cond).to(device),
             divergence=trace.divergence,
             probes=trace.probes,
             generator=directions,
-            progress=batch_progress(progress, "sample", start, count, n),
+            progress=batch.progress(progress, "sample"),
             **solver.way,
         )
-        parts.append(_first(found, count))
+        parts.append(_collected(found, batch, ranks))
     return _joined(parts)
 
 
-def _first(found: Sampled, count: int) -> Sampled:
-    """The first samples, on the CPU."""
+def _collected(found: Sampled, batch: DrawnBatch, ranks: Ranks) -> Sampled:
+    """The samples of one round, on the CPU of the first process."""
+
+    def collect(x: Tensor) -> Tensor:
+        return ranks.collect(x[: batch.count], batch.size).cpu()
+
     density, error = found.density, found.density.standard_error
-    first = LogProb(
-        density.log_prob[:count].cpu(),
-        density.bits_per_dim[:count].cpu(),
-        None if error is None else error[:count].cpu(),
-        density.evaluations,
+    evaluations = int(ranks.largest(torch.tensor(density.evaluations if batch.count else 0)))
+    errors = None if error is None else collect(error)
+    return Sampled(
+        collect(found.x), LogProb(collect(density.log_prob), collect(density.bits_per_dim), errors, evaluations)
     )
-    return Sampled(found.x[:count].cpu(), first)
 
 
 def _joined(parts: Sequence[Sampled]) -> Sampled:

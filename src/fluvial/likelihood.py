@@ -26,6 +26,7 @@ from fluvial.checks import require_tensor
 from fluvial.fields.base import Field, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import Divergence, exact_divergence, own_divergence, random_divergence
+from fluvial.kinds import checked
 from fluvial.levels import bits_per_dim
 from fluvial.progress import ProgressCallback, batch_progress
 from fluvial.solvers import solve
@@ -68,6 +69,7 @@ class Sampled:
     density: LogProb
 
 
+@checked
 def log_prob(
     field: Field,
     x1: Tensor,
@@ -140,6 +142,7 @@ def log_prob(
     return LogProb(found, bits_per_dim(found, dim, levels), torch.cat(errors) if errors else None, evaluations)
 
 
+@checked
 def sample_with_log_prob(
     field: Field,
     x0: Tensor,

@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import require_generator
 from fluvial.devices import to_device
+from fluvial.kinds import checked
 
 __all__ = ["LogUniformBandwidth", "LogitNormal", "OrderedPairs", "Pairs", "SeparatePairs", "Times", "Uniform"]
 
@@ -61,11 +63,13 @@ class Uniform:
             device: Where the times go.
 
         Raises:
+            TypeError: If ``count`` is no whole number, or ``generator`` no generator.
             ValueError: If ``count`` is negative or ``dtype`` is not a floating-point type.
         """
         return _below_one(_uniform(count, generator, dtype), dtype, device)
 
 
+@checked
 @dataclass(frozen=True)
 class LogitNormal:
     r"""Times whose logit is normal: :math:`\log(t / (1 - t)) \sim N(\mathrm{mean}, \mathrm{std}^2)`.
@@ -103,11 +107,12 @@ class LogitNormal:
         device: torch.device | str = "cpu",
     ) -> Float[Tensor, " count"]:
         """Draw ``count`` times; arguments and errors as in :meth:`Uniform.__call__`."""
-        _check(count, dtype)
+        _check(count, generator, dtype)
         normal = torch.randn(count, generator=generator, dtype=_drawn(dtype), device=generator.device)
         return _below_one(torch.sigmoid(self.mean + self.std * normal), dtype, device)
 
 
+@checked
 @dataclass(frozen=True)
 class LogUniformBandwidth:
     r"""Times whose bandwidth is uniform on a logarithmic scale, so that every scale of the data gets equal
@@ -165,6 +170,7 @@ class Pairs(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+@checked
 @dataclass(frozen=True)
 class OrderedPairs:
     """Two draws of the same distribution, the earlier as ``t`` and the later as ``r``.
@@ -195,6 +201,7 @@ class OrderedPairs:
         return torch.minimum(a, b), torch.maximum(a, b)
 
 
+@checked
 @dataclass(frozen=True)
 class SeparatePairs:
     """``t`` and ``r`` from a distribution each; where ``r`` comes out before ``t`` it is ``t``.
@@ -228,10 +235,15 @@ class SeparatePairs:
         return t, torch.maximum(t, r)
 
 
-def _check(count: int, dtype: torch.dtype) -> None:
+def _check(count: int, generator: torch.Generator, dtype: torch.dtype) -> None:
+    require_generator(generator)
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise TypeError(f"count must be a whole number, got {count!r}")
     if count < 0:
         raise ValueError(f"count must be at least 0, got {count}")
-    if not dtype.is_floating_point:
+    if count >= 2**63:
+        raise ValueError(f"count must be below 2^63, got {count}")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point type, got {dtype}")
 
 
@@ -241,7 +253,7 @@ def _drawn(dtype: torch.dtype) -> torch.dtype:
 
 
 def _uniform(count: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    _check(count, dtype)
+    _check(count, generator, dtype)
     return torch.rand(count, generator=generator, dtype=_drawn(dtype), device=generator.device)
 
 

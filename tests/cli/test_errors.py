@@ -34,6 +34,7 @@ from fluvial.cli.train import Train
         (["train", "--held-out", "foo"], ["--held-out must be a number, got 'foo'"]),
         (["train", "--size", "3.5"], ["--size must be a whole number, got '3.5'"]),
         (["--json"], ["option '--json' was given before the command", "train, sample"]),
+        (["--", "x"], ["unknown option '--'"]),
         (["--zzz"], ["unknown option '--zzz', expected one of train"]),
         (["sample"], ["argument RUN is missing"]),
         (["sample", "a", "b"], ["unexpected argument 'b'"]),
@@ -65,6 +66,49 @@ def test_bad_settings_leave_no_folder(fluvial, tmp_path, options, fragments):
     error = fluvial("train", "--out", out, *(word for pair in options.items() for word in pair)).error
     assert all(fragment in error for fragment in fragments), error
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--bank-size", "8"], "--bank-size needs --objective 'efm', got 'cfm'"),
+        (
+            ["train", "--objective", "efm", "--mean-share", "0.5"],
+            "--mean-share needs --objective 'meanflow', got 'efm'",
+        ),
+        (["train", "--likelihood-adjoint"], "--likelihood-adjoint needs --objective 'likelihood', got 'cfm'"),
+        (["train", "--encoder", "x"], "--encoder needs --captions"),
+        (["train", "--drop-cond", "0.1"], "--drop-cond needs a condition"),
+        (["train", "--objective", "likelihood", "--path", "condot"], "--path cannot be given with --objective"),
+        (["train", "--labels", "--captions", "x"], "--captions cannot be given with --labels"),
+        (["train", "--size", "8"], "--size is for folder:PATH"),
+        (["train", "--data", "moons", "--flip"], "--flip needs images"),
+        (["audit", "scaling", "--sizes", "4", "--bank-size", "8"], "--bank-size needs --objective 'efm'"),
+        (["support", "experiments", "--budget", "1", "--only", "shells", "--real", "digits"], "--real needs 'real'"),
+    ],
+)
+def test_options_without_effect_are_refused(fluvial, tmp_path, arguments, message):
+    assert message in fluvial(*arguments, "--out", tmp_path / "out").error
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_measurements_that_are_not_made(fluvial, tmp_path, moons_run, digits_run):
+    cases = {
+        ("audit", moons_run, "--only", "collapse", "--n", 50): "--n needs memorization or quality among --only",
+        ("audit", moons_run, "--only", "collapse", "--extractors", "pixels"): "--extractors needs quality",
+        ("audit", moons_run, "--weights", "x"): "--weights needs --extractors",
+        ("audit", digits_run, "--guidance", "nan"): "--guidance must be finite",
+        ("audit", "--samples", moons_run, "--train", "moons", "--held-out", "nan"): "--held-out must be a count",
+        ("audit", "--samples", moons_run, "--train", "moons", "--size", 8): "--size is for folders",
+    }
+    for arguments, message in cases.items():
+        assert message in fluvial(*arguments, "--out", tmp_path / "out").error
+
+
+def test_errors_are_one_printable_line_of_bounded_length(fluvial):
+    for word in ("x" * 100_000, "\x1b[31mred", "\udcff", "a\nb", "nul\0"):
+        error = fluvial("info", word).error
+        assert error.isprintable() and len(error) < 1100
 
 
 def _array(values):

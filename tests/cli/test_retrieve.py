@@ -147,7 +147,7 @@ def test_the_table_lists_ten_and_says_how_many_more(capsys):
         (["--prompt", " ", "--captions", "c.csv"], "--prompt must hold a text"),
         (["--prompt", "a", "--captions", "c.csv", "--query-index", 0], "--query-index needs --embeddings"),
         (["--embeddings", "absent.npz"], "'absent.npz' does not exist"),
-        (["--embeddings", "e.npy"], "must be in a .npz file"),
+        (["--embeddings", "e.npy"], "--embeddings must be in a .npz file"),
         (
             ["--embeddings", "absent.npz", "--captions", "c.csv"],
             "--captions needs --data folder:PATH, got --data moons",

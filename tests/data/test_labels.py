@@ -42,3 +42,11 @@ def test_labels_that_do_not_fit_are_refused(labels, names, fragment) -> None:
 def test_given_names_keep_the_numbers() -> None:
     codes, names = encode_labels([2, 0], 2, ["a", "b", "c"])
     assert codes.tolist() == [2, 0] and names == ("a", "b", "c")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("large", [1e20, -1e20, 2.0**63, np.inf])
+def test_labels_beyond_int64_are_refused_rather_than_made_one_class(large) -> None:
+    with pytest.raises(ValueError, match="labels must be within the range of int64"):
+        encode_labels(np.array([large, 2 * large, 0.0]), 3)
+    assert encode_labels(np.array([-(2.0**62), 2.0**62]), 2)[0].tolist() == [0, 1]

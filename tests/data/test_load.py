@@ -10,7 +10,8 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 
 @pytest.mark.parametrize("spec", ["digits", "moons"])
 def test_size_is_for_pictures_only(spec) -> None:
-    with pytest.raises(ValueError, match=f"size=8 is for folder:PATH and celeba:PATH, the data set is '{spec}'"):
+    forms = "folder:PATH, celeba:PATH and pictures in Parquet"
+    with pytest.raises(ValueError, match=f"size=8 is for {forms}, the data set is '{spec}'"):
         fv.load_dataset(spec, size=8)
 
 

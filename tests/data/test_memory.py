@@ -27,4 +27,5 @@ def test_pictures_are_counted_before_they_are_read(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(memory, "physical_memory", lambda: 3 * 64)
     assert len(fv.load_dataset(f"folder:{tmp_path}", held_out=0)) == 3
     with pytest.raises(ValueError, match=r"3 pictures of shape \(1, 9, 9\) would take .*--size"):
-        fv.load_dataset(f"folder:{tmp_path}", size=9)
+        fv.load_dataset(f"folder:{tmp_path}", size=9, stream=False)
+    assert fv.load_dataset(f"folder:{tmp_path}", size=9).streamed

@@ -250,3 +250,37 @@ def test_what_the_hub_s_cache_holds_needs_no_network(clip, tmp_path, no_network,
     (cached / "refs" / "main").write_text(commit)
     found = embed_sentences(["a cat"], "hub:fluvial-tests/tiny")
     assert np.array_equal(found, embed_sentences(["a cat"], str(clip[1])))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": 10**9},
+        {"num_hidden_layers": 10**9},
+        {"vocab_size": 10**12},
+        {"vocab_size": -1},
+        {"intermediate_size": "x"},
+        {"num_attention_heads": 0},
+    ],
+)
+def test_a_configuration_that_claims_a_huge_net_takes_no_memory(folder, changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        embed_sentences(["cat"], str(folder))
+    assert str(caught.value).isprintable()
+
+
+def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(folder, tmp_path, monkeypatch):
+    marker = tmp_path / "marker"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: ...\n")
+    changed = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}
+    for name in ("tokenizer_config.json", "config.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**values, **changed}))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    try:
+        embed_sentences(["cat"], str(folder))
+    except ValueError as error:
+        assert "cannot be read" in str(error)  # noqa: PT017 (either is right)
+    assert not marker.exists()

@@ -252,7 +252,7 @@ def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no estimator of fluvial"):
         fv.FlowDensity.load(tmp_path / "other")
     fv.ExactDensity().fit(skewed(4)).save(tmp_path / "exact")
-    with pytest.raises(ValueError, match="holds another estimator, ExactDensity; expected FlowDensity"):
+    with pytest.raises(ValueError, match="holds another estimator, 'ExactDensity'; expected FlowDensity"):
         fv.FlowDensity.load(tmp_path / "exact")
 
 

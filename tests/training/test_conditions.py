@@ -170,7 +170,7 @@ def test_a_run_with_references(net: str, same_tensors: Callable[..., bool], tmp_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": True, "reference_size": 2}, "one kind of condition: give labels or reference_size, not both"),
+        ({"labels": True, "reference_size": 2}, "reference_size cannot be given with labels: a net takes one kind"),
         ({"reference_size": 2, "net": "mlp"}, "reference_size needs net unet or dit, got 'mlp'"),
         ({"reference_size": 2, "net": "unet", "objective": "efm"}, "cannot be given with reference_size: only labels"),
         ({"reference_size": 2, "net": "unet", "coupling": "ot"}, "'ot' cannot be given with reference_size"),

@@ -37,7 +37,7 @@ def test_config_survives_toml(config: TrainConfig, tmp_path: Path) -> None:
         ("objective", "cfn", r"must be one of cfm, efm, meanflow, likelihood, got 'cfn'; did you mean 'cfm'\?"),
         ("path", "condott", r"did you mean 'condot'\?"),
         ("coupling", "indep", r"did you mean 'independent'\?"),
-        ("coupling", "zzz", r"coupling must be one of independent, ot, got 'zzz'$"),
+        ("coupling", "zzz", r"coupling must be one of independent, ot, ot-rank, got 'zzz'$"),
         ("precision", "bf32", r"precision must be one of no, bf16, fp16, got 'bf32'; did you mean 'bf16'\?"),
         ("data", "digit", "did you mean 'digits'"),
         ("data", "absent.npy", "absent.npy"),

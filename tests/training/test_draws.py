@@ -3,6 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluvial.randomness import RowGenerator
+from fluvial.ranks import Ranks
 from fluvial.training import draws
 from fluvial.training.draws import DataOrder, dropout_stream, step_generator, weights_stream
 
@@ -47,7 +49,8 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def test_streams_do_not_overlap() -> None:
-    streams = [step_generator(0, 5), step_generator(0, 6), step_generator(0, 5, 1), step_generator(1, 5)]
+    streams = [step_generator(0, 5), step_generator(0, 6), step_generator(1, 5)]
+    streams += [RowGenerator(0, 5, 2000, Ranks(1, 2)), RowGenerator(0, 5, 2, Ranks(1, 2)).apart]
     values = [torch.rand((), generator=g).item() for g in streams]
     with weights_stream(0):
         values.append(torch.rand(()).item())

@@ -57,6 +57,8 @@ OWN_FILES = [
     ".partial-metrics.jsonl",
     "checkpoints/.partial-step-00000002/model.safetensors",
     "checkpoints/.partial-x",
+    "checkpoints/.damaged-step-00000002/model.safetensors",
+    "checkpoints/.damaged-step-00000002-2/state.json",
     "checkpoints/step-00000001/state.json",
     "checkpoints/step-00000001/ema.safetensors",
     "samples/a.npz",

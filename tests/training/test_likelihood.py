@@ -80,6 +80,7 @@ def test_runs_from_before_these_settings_continue(tiny: Callable[..., TrainConfi
     for folder in (run / "checkpoints").iterdir():
         state = json.loads((folder / "state.json").read_text())
         state["config"] = {name: value for name, value in state["config"].items() if name not in SETTINGS}
+        state.pop("sha256")
         (folder / "state.json").write_text(json.dumps(state))
     assert read_config(run) == config
     assert Trainer(config, run).fit(resume=True).step == step

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,3 +63,47 @@ def test_unwritable_places(tmp_path: Path) -> None:
         run_lock(tmp_path).__enter__()
     with pytest.raises(ValueError, match=r"/proc/fluvial cannot be written"):
         run_lock(Path("/proc/fluvial")).__enter__()
+
+
+CHILDREN = {
+    "forked": "pid = os.fork() or time.sleep(100)",
+    "data worker": "w = fork.Process(target=time.sleep, args=(100,)); w.start(); pid = w.pid",
+    "program": "pid = subprocess.Popen(['sleep', '100'], close_fds=False).pid",
+}
+
+
+@pytest.mark.parametrize("child", CHILDREN)
+def test_nothing_is_held_after_a_kill_while_children_live(child: str, tmp_path: Path) -> None:
+    """Data workers outlive a trainer that was killed; a restart must not wait for them."""
+    code = "import multiprocessing, os, pathlib, subprocess, sys, time\nfrom fluvial.training.lock import run_lock\n"
+    code += "fork = multiprocessing.get_context('fork')\n"
+    code += f"with run_lock(pathlib.Path(sys.argv[1])):\n {CHILDREN[child]}\n print(pid, flush=True)\n time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    try:
+        with pytest.raises(ValueError, match="another process is training"):
+            run_lock(tmp_path).__enter__()
+        process.kill()
+        process.wait()
+        os.kill(pid, 0)  # the child lives
+        with run_lock(tmp_path):
+            pass
+    finally:
+        process.kill()
+        os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def test_a_child_that_leaves_the_lock_leaves_it_to_its_parent(tmp_path: Path) -> None:
+    with run_lock(tmp_path):
+        try:
+            if pid := os.fork():
+                _, status = os.waitpid(pid, 0)
+                assert os.waitstatus_to_exitcode(status) == 7
+            else:
+                raise KeyError
+        except KeyError:
+            os._exit(7)
+        with pytest.raises(ValueError, match="another process is training"):
+            run_lock(tmp_path).__enter__()

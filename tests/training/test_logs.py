@@ -78,3 +78,15 @@ def test_missing_tensorboard_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ValueError, match=r"pip install 'fluvial\[track\]'"):
         check_tensorboard()
+
+
+def test_lines_for_a_file_that_is_no_longer_there_are_refused(tmp_path: Path) -> None:
+    with MetricsLog(tmp_path, 0, False) as log:
+        log.write(1, {"loss": 2.0})
+        (tmp_path / "metrics.jsonl").rename(tmp_path / "away")
+        with pytest.raises(OSError, match=r"not written \(No such file or directory\)"):
+            log.write(2, {"loss": 2.0})
+        (tmp_path / "metrics.jsonl").write_text("of another disk")
+        with pytest.raises(OSError, match=r"not written \(Stale file handle\)"):
+            log.write(2, {"loss": 2.0})
+    assert (tmp_path / "away").read_text() == '{"step": 1, "loss": 2.0}\n'

@@ -2,10 +2,18 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from fluvial.data.json_text import read_json
+from fluvial.data.quoting import quoted
 from fluvial.training.toml import write_text
+
+_WHOLE = frozenset({"n", "width", "seed", "updates", "parameters", "copies", "samples"})
+_LISTS = frozenset({"t", "gap"})
+_TABLES = frozenset({"frechet", "frechet_subset"})
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,30 @@ def read_cell(file: Path) -> Cell | None:
     if not file.exists():
         return None
     try:
-        return Cell(**json.loads(file.read_text(encoding="utf-8")))
+        cell = Cell(**read_json(file))
+        for name, value in dataclasses.asdict(cell).items():
+            _check(name, value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file} is damaged; remove it, and the sweep makes it again") from error
+    return cell
+
+
+def _check(name: str, value: Any) -> None:
+    if name in _WHOLE:
+        known = type(value) is int and 0 <= value < 2**63
+    elif name in _LISTS:
+        known = isinstance(value, list) and all(map(_is_number, value))
+    elif name in _TABLES:
+        known = isinstance(value, dict) and all(map(_is_number, value.values()))
+    else:
+        known = _is_number(value)
+    if not known:
+        raise ValueError(f"{name} is {quoted(value)}")
+
+
+def _is_number(value: Any) -> bool:
+    # Python reads whole numbers of any size, which no float holds.
+    return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < 2**63)
 
 
 def write_cell(file: Path, cell: Cell) -> None:

@@ -16,10 +16,12 @@ from fluvial.audits.draws import check_count, check_rows, checked_path
 from fluvial.audits.finding import Drawing, Finding
 from fluvial.fields import collapse_time
 from fluvial.fields.collapse import QUANTILES
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.progress import ProgressCallback
 
 
+@checked
 def collapse(
     train: Float[Tensor, "N ..."],
     path: GaussianPath | None = None,

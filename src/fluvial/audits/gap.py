@@ -37,7 +37,9 @@ from fluvial.audits.draws import (
 )
 from fluvial.audits.finding import Finding
 from fluvial.audits.gap_view import gap_finding
+from fluvial.checks import require_tensor
 from fluvial.fields.base import Field
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator, noise
@@ -49,6 +51,7 @@ DEPARTED = 0.5
 Conditions = tuple[Tensor | None, Tensor | None]
 
 
+@checked
 def approximation(
     field: Field,
     exact: Field,
@@ -182,6 +185,7 @@ def _squares(
     with torch.no_grad():
         learned, truth = field(x, t, cond), exact(x, t, cond)
     for name, value in (("field", learned), ("exact", truth)):
+        require_tensor(f"what {name} returns", value)
         if value.shape != x.shape:
             raise ValueError(f"{name} must return the shape {tuple(x.shape)} it was given, got {tuple(value.shape)}")
         if not bool(torch.isfinite(value).all()):

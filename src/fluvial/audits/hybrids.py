@@ -22,6 +22,7 @@ from fluvial.audits.finding import Finding
 from fluvial.audits.hybrid_view import SHOWN, hybrid_finding
 from fluvial.audits.hybrid_walk import Counter, Mover
 from fluvial.fields.base import Field
+from fluvial.kinds import checked
 from fluvial.metrics import nearest_neighbours
 from fluvial.metrics.frechet import GaussianStatistics
 from fluvial.paths import GaussianPath
@@ -33,6 +34,7 @@ DEFAULT_TAUS = 10
 _KINDS = ("image", "points", "table")
 
 
+@checked
 def hybrid(
     field: Field,
     exact: Field,

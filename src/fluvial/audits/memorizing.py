@@ -16,6 +16,7 @@ from fluvial.audits.memorization_drawings import Shown
 from fluvial.audits.memorization_figures import Evidence, figures, samples_shown
 from fluvial.audits.memorization_view import present
 from fluvial.audits.ranges import check_same_range
+from fluvial.kinds import checked
 from fluvial.metrics.copying_test import CTTest, ct_test, rank_z_score
 from fluvial.metrics.duplicates import find_duplicates
 from fluvial.metrics.matrix import Samples, as_pair
@@ -28,6 +29,7 @@ SHOWN = 10
 _SCATTERED = 2000  # points of either set in a picture of the plane
 
 
+@checked
 def memorization(
     samples: Samples,
     train: Samples,

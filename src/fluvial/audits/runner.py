@@ -18,6 +18,7 @@ from fluvial.audits.measurements import MEASURE
 from fluvial.audits.subject import Budget, Subject
 from fluvial.data import Dataset
 from fluvial.fields.base import Field
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 
@@ -73,6 +74,7 @@ class Audit:
         }
 
 
+@checked
 def audit(
     field: Field | None,
     train: Dataset | Tensor,
@@ -163,6 +165,8 @@ def audit(
 
 def _wanted(only: tuple[str, ...], has_field: bool) -> tuple[str, ...]:
     for name in only:
+        if not isinstance(name, str):
+            raise TypeError(f"only must hold names of measurements, got {name!r}")
         if name not in MEASUREMENTS:
             close = difflib.get_close_matches(name, MEASUREMENTS, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -23,8 +23,10 @@ from fluvial.audits.passages import (
     width_passage_of,
 )
 from fluvial.audits.scaling_figures import drawings
+from fluvial.kinds import checked
 
 
+@checked
 def scaling(cells: Sequence[Cell], *, compute: str = "flops") -> Finding:
     """Where nets of each width pass from memorising to generalising as the training set grows.
 

@@ -19,6 +19,7 @@ from fluvial.audits.draws import check_rows
 from fluvial.audits.finding import Finding
 from fluvial.audits.quality_scores import NEIGHBOUR, Meter, Sets, measure
 from fluvial.audits.quality_view import quality_finding
+from fluvial.kinds import checked
 from fluvial.metrics.extractors import Custom, Extractor, FeatureCache
 from fluvial.progress import ProgressCallback
 
@@ -26,6 +27,7 @@ SMALLEST = NEIGHBOUR + 1
 """Fewest rows of a set: a ball reaches to the fifth neighbour."""
 
 
+@checked
 def quality(
     samples: Float[Tensor, "n ..."],
     train: Float[Tensor, "N ..."],

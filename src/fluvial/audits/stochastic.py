@@ -24,6 +24,7 @@ from fluvial.audits.draws import check_count, check_rows, checked_path, checked_
 from fluvial.audits.finding import Finding
 from fluvial.audits.stochasticity_view import ALIGNED, stochasticity_finding
 from fluvial.fields import ExactField
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.paths.base import align
 from fluvial.progress import Progress, ProgressCallback
@@ -33,6 +34,7 @@ _BINS = 100
 _KINDS = ("image", "points", "table")
 
 
+@checked
 def stochasticity(
     train: Float[Tensor, "N ..."],
     path: GaussianPath | None = None,

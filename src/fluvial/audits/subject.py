@@ -14,6 +14,7 @@ from fluvial.audits.ranges import check_same_range
 from fluvial.data import Dataset
 from fluvial.fields import ExactField
 from fluvial.fields.base import Field
+from fluvial.kinds import checked
 from fluvial.metrics.extractors import EXTRACTORS
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import ProgressCallback
@@ -21,6 +22,7 @@ from fluvial.randomness import generator
 from fluvial.solvers.sampling import Solver, draw_samples
 
 
+@checked
 @dataclass(frozen=True)
 class Budget:
     """How much an audit draws and solves.
@@ -90,6 +92,8 @@ class Subject:
             ValueError: If there is neither field nor samples, or they do not fit together.
         """
         known = _dataset("train", train)
+        if isinstance(held_out, Tensor) and held_out.ndim == 0:
+            raise ValueError("held_out must have shape (M, *D), got ()")
         fresh = None if held_out is None or len(held_out) == 0 else _dataset("held_out", held_out, known)
         if field is None and samples is None:
             raise ValueError("an audit needs a field or samples, got neither")

@@ -8,9 +8,13 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
+
+from fluvial.cli.launched import end_launched, first_speaks, lost_process, say, tell_error
 
 __all__ = ["main"]
 
@@ -33,26 +37,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         fluvial 0.1.0
         0
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
+    status = _run(list(sys.argv[1:] if argv is None else argv))
+    if argv is None:
+        end_launched(status)
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     try:
-        with _terminable():
+        with _terminable(), first_speaks(), _plain_warnings():
             return _execute(arguments)
     except KeyboardInterrupt:
-        print("fluvial: interrupted", file=sys.stderr)
+        say("fluvial: interrupted")
         return 128 + signal.SIGINT
     except Terminated:
-        print("fluvial: terminated", file=sys.stderr)
+        say("fluvial: terminated")
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader has gone; without this, Python complains once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        line = _explained(error, arguments)
+        lost = lost_process(error, arguments)
+        line = lost or _explained(error, arguments)
         if not line or os.environ.get("FLUVIAL_DEBUG", "0") not in ("", "0"):
             raise
-        print(f"fluvial: error: {line}", file=sys.stderr)
+        tell_error(line, lost=bool(lost))
         return 2
 
 
@@ -78,6 +89,24 @@ def _open_closed_streams() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside, fluvial's own warnings are one line on stderr each, told every time; others stay as they are."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if category.__module__.partition(".")[0] == "fluvial":
+                print(f"fluvial: warning: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *where, **options)
+
+        warnings.showwarning = show
+        # The text begins with the number of an update or the name of a file, and is told once for each place.
+        warnings.filterwarnings("always", module=r"fluvial\.|jaxtyping")
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """``fluvial audit``: says whether a model has learned the distribution of its data, or the data."""
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from fluvial.cli.audit_subject import (
 )
 from fluvial.cli.errors import did_you_mean
 from fluvial.cli.folders import check_writable
+from fluvial.cli.options import check_at_least, takes_size
 from fluvial.cli.render import console, format_seconds, json_text, renderer
 from fluvial.training.config import read_config
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MEASUREMENTS = ("collapse", "stochasticity", "approximation", "hybrid", "memorization", "quality")
 _OF_SAMPLES = ("memorization", "quality")
+_TAKE_WEIGHTS = ("inception", "dinov2")
 EXTRACTORS = ("pixels", "classifier", "efficientnet-lite0", "inception", "dinov2")
 OUTPUTS = ("audit.json", "report.html")
 
@@ -113,10 +116,7 @@ examples:
             ValueError: As above.
         """
         self._validate_sources(given)
-        for name in ("n", "steps", "size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name} must be at least 1, got {value}")
+        check_at_least({"n": self.n, "steps": self.steps, "size": self.size})
         if self.seed < 0:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         if self.solver == "dopri5" and self.steps is not None:
@@ -131,6 +131,7 @@ examples:
             if name not in EXTRACTORS:
                 hint = did_you_mean(name, EXTRACTORS)
                 raise ValueError(f"--extractors must name some of {', '.join(EXTRACTORS)}, got {name!r}{hint}")
+        self._validate_effect(given)
         if self.weights is not None and not self.weights.is_file():
             raise ValueError(f"--weights {str(self.weights)!r} is no file")
         for name in OUTPUTS:
@@ -138,8 +139,20 @@ examples:
             if (self._out / name).exists() and not self.overwrite:
                 raise ValueError(f"{str(self._out / name)!r} already exists: give --overwrite or another --out")
 
+    def _validate_effect(self, given: tuple[str, ...]) -> None:
+        """Refuses options that none of the chosen measurements looks at."""
+        measured = set(self._only or MEASUREMENTS)
+        needed = {"--extractors": {"quality"}, **{name: set(_OF_SAMPLES) for name in ("--n", "--solver", "--steps")}}
+        for option, names in needed.items():
+            if option in given and not measured & names:
+                raise ValueError(f"{option} needs {' or '.join(sorted(names))} among --only, got {self.only!r}")
+        if self.weights is not None and not set(self._extractors) & set(_TAKE_WEIGHTS):
+            raise ValueError(f"--weights needs --extractors {' or '.join(_TAKE_WEIGHTS)}, got {self.extractors!r}")
+        if self.weights is not None and "quality" not in measured:
+            raise ValueError(f"--weights needs quality among --only, got {self.only!r}")
+
     def _validate_sources(self, given: tuple[str, ...]) -> None:
-        from fluvial.data.specs import parse_spec
+        from fluvial.data.looks import check_look
 
         if self.run is None:
             if self.samples is None or self.train is None:
@@ -147,9 +160,15 @@ examples:
             for option in ("--n", "--solver", "--steps", "--guidance"):
                 if option in given:
                     raise ValueError(f"{option} needs a RUN to draw samples from")
-            parse_spec(self.train)
-            if self.held_out is not None and as_count(self.held_out) is None:
-                parse_spec(self.held_out)
+            check_look(self.train)
+            count = None if self.held_out is None else as_count(self.held_out)
+            if count is not None and not (0 <= count < 1 if isinstance(count, float) else count >= 0):
+                raise ValueError(f"--held-out must be a count, a share in [0, 1) or a data set, got {self.held_out}")
+            if self.held_out is not None and count is None:
+                check_look(self.held_out)
+            sources = [self.train] if count is not None or self.held_out is None else [self.train, self.held_out]
+            if self.size is not None and not any(map(takes_size, sources)):
+                raise ValueError(f"--size is for folders of images, got --train {self.train!r}")
         else:
             config = read_config(self.run)
             for option in ("--train", "--held-out", "--size"):
@@ -161,6 +180,8 @@ examples:
                     f"{self.run} was trained with likelihood, which follows no path, so no exact field can be held "
                     f"against it; give --only {','.join(_OF_SAMPLES)}"
                 )
+            if self.guidance is not None and not math.isfinite(self.guidance):
+                raise ValueError(f"--guidance must be finite, got {self.guidance}")
             if self.guidance is not None and not config.labels:
                 raise ValueError(f"--guidance needs a run trained with --labels; {self.run} was trained without")
             if self.solver == "meanflow" and (config.objective != "meanflow" or self.guidance is not None):

@@ -13,6 +13,7 @@ import tyro
 from fluvial import __version__
 from fluvial.cli.errors import as_options
 from fluvial.cli.folders import check_writable, written_aside
+from fluvial.cli.options import check_size
 from fluvial.cli.render import console, json_text, renderer
 from fluvial.training.sweep import SweepSettings, check_sweep_folder
 
@@ -104,9 +105,12 @@ examples:
             raise ValueError("--out FOLDER is required; see fluvial audit scaling --help")
         if not self.sizes:
             raise ValueError("--sizes N,N,... is required, such as --sizes 10,100,1000 or --sizes 100,all")
+        if "--bank-size" in given and self.objective != "efm":
+            raise ValueError(f"--bank-size needs --objective 'efm', got {self.objective!r}")
         with _settings_as_options():
             settings = self.settings()
             settings.validate()
+            check_size(self.size, self.data)
             for name in ("scaling.json", "report.html"):
                 check_writable(self.out / name)
             check_sweep_folder(self.out, settings)

@@ -16,6 +16,7 @@ from fluvial.cli.demo import Demo
 from fluvial.cli.errors import given_options, parse_error
 from fluvial.cli.features import Features
 from fluvial.cli.info import Info
+from fluvial.cli.launched import check_divided
 from fluvial.cli.likelihood import Likelihood
 from fluvial.cli.retrieve import Retrieve
 from fluvial.cli.sample import Sample
@@ -92,6 +93,9 @@ def execute(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: If the arguments cannot be parsed, or the command refuses them.
     """
+    for word in arguments:
+        if "\0" in word:  # a shell cannot hand this over, a program can
+            raise ValueError(f"argument {word!r} holds the character NUL, which no file and no name may")
     if list(arguments[:2]) in ([SUPPORT, "--help"], [SUPPORT, "-h"]):
         print(_support_help(), end="")
         return 0
@@ -104,6 +108,7 @@ def execute(arguments: Sequence[str]) -> int:
     command = _parse(arguments)
     if command is None:
         return 0
+    check_divided(arguments[0])
     command.validate(given_options(arguments[1:]))
     return command.execute()
 

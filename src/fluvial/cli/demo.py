@@ -1,6 +1,5 @@
 """``fluvial demo``: trains three models on real digits, samples them and holds them against the exact field."""
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import tyro
 
 from fluvial.cli.folders import check_writable
 from fluvial.cli.render import console, json_text, renderer
+from fluvial.data.json_text import read_json
 from fluvial.data.memory import check_fits
 from fluvial.training.folders import foreign_file
 from fluvial.training.interrupts import deferred_signals
@@ -138,7 +138,7 @@ def _replace(workshop: Path, out: Path, names: Sequence[str]) -> None:
 def _own_runs(folder: Path) -> Sequence[str] | None:
     """Names of the runs that an earlier demo wrote to this folder; None if none did."""
     try:
-        values = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        values = read_json(folder / "metrics.json")
     except (OSError, ValueError):
         return None
     if not (isinstance(values, dict) and "fluvial" in values and values.get("command") == "demo"):

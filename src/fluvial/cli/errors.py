@@ -20,10 +20,22 @@ def one_line(message: object) -> str:
     Example:
         >>> one_line(ValueError("steps must be positive,\\n  got -3"))
         'steps must be positive, got -3'
+        >>> one_line("no file \\x1b[31mred")
+        'no file \\\\x1b[31mred'
     """
+    text = str(message)
     if isinstance(message, OSError) and message.strerror and message.filename is not None:
-        return f"{message.strerror}: {message.filename}"
-    return " ".join(str(message).split()) or type(message).__name__
+        text = f"{message.strerror}: {message.filename}"
+    line = "".join(map(_visible, " ".join(text.split()))) or type(message).__name__
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - _END]} ... {line[-_END:]}"
+
+
+_LONGEST, _END = 1000, 300  # of a line, beyond which its middle says less than it hides; and of what is kept behind
+
+
+def _visible(letter: str) -> str:
+    """A letter, or its escape where it would command the terminal or cannot be encoded."""
+    return letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
 
 
 def out_of_memory(error: Exception, arguments: Sequence[str]) -> str:
@@ -71,14 +83,18 @@ def as_options(message: str, settings: Iterable[str]) -> str:
         '--batch-size must be at least 1, got 0'
         >>> as_options("held_out=9 leaves no training data", ["held_out"])
         '--held-out 9 leaves no training data'
+        >>> as_options("captions cannot be given with labels: one of the two", ["captions", "labels"])
+        '--captions cannot be given with --labels: one of the two'
         >>> as_options("data set 'size' is not there", ["data", "size"])
         "data set 'size' is not there"
     """
     names = "|".join(map(re.escape, settings))
-    found = re.match(rf"({names})(?:(?= must| cannot| ')|=)", message)
+    found = re.match(rf"({names})(?:(?= must| cannot| needs| ')|=)", message)
     if not found:
         return message
-    rest = re.sub(rf"(?<=needs )({names})(?= ')", lambda name: _option(name[0]), message[found.end() :])
+    rest = re.sub(
+        rf"(?:(?<=needs )|(?<=with ))({names})(?=[ ,:]|$)", lambda name: _option(name[0]), message[found.end() :]
+    )
     return _option(found[1]) + (" " if found[0].endswith("=") else "") + rest
 
 
@@ -134,6 +150,16 @@ def given_options(arguments: Sequence[str]) -> tuple[str, ...]:
     return tuple(a.split("=", 1)[0].replace("_", "-") for a in arguments if a.startswith("--") and a != "--")
 
 
+def settings_of(options: Iterable[str]) -> tuple[str, ...]:
+    """The names of settings that options stand for.
+
+    Example:
+        >>> settings_of(["--batch-size", "--lr"])
+        ('batch_size', 'lr')
+    """
+    return tuple(option.removeprefix("--").replace("-", "_") for option in options)
+
+
 def parse_error(arguments: Sequence[str], box: str, commands: Mapping[str, type]) -> str:
     """Message for arguments that the parser refused, from what it drew on stderr.
 
@@ -161,7 +187,7 @@ def _unknown_first(name: str, commands: Mapping[str, type]) -> str:
     names = ", ".join(commands)
     if not name.startswith("-"):
         return f"unknown command {name!r}{did_you_mean(name, commands) or f', expected one of {names}'}"
-    option = given_options([name])[0] if name.startswith("--") else name
+    option = next(iter(given_options([name])), name)
     if any(option in option_names(command) for command in commands.values()):
         return f"option {option!r} was given before the command, expected one of {names} first"
     hint = did_you_mean(option, ["--help", "--version"], cutoff=0.75) or f", expected one of {names}"

@@ -10,8 +10,10 @@ import tyro
 
 from fluvial import __version__
 from fluvial.cli.folders import written_aside
+from fluvial.cli.options import check_size
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import json_text, renderer
+from fluvial.data.looks import check_look
 from fluvial.data.specs import parse_spec
 
 if TYPE_CHECKING:
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
     from fluvial.data import Dataset
     from fluvial.metrics.extractors import Extractor, FeatureCache
+    from fluvial.ranks import Ranks
 
 _TAKE_WEIGHTS = ("inception", "dinov2")
-_TAKE_SIZE = ("folder", "celeba")
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,8 @@ Images are rounded to 256 grey levels first, as picture files hold them. Feature
         if self.out.suffix.lower() != ".npz":
             raise ValueError(f"--out must end in .npz, got {str(self.out)!r}")
         check_outputs(self.out, self.overwrite)
-        spec = parse_spec(self._spec)
-        if self.size is not None and spec.kind not in _TAKE_SIZE:
-            raise ValueError(f"--size is for folders of images, the data set is {self.data!r}")
+        check_look(self._spec)
+        check_size(self.size, self._spec)
         self._validate_extractor()
 
     def _validate_extractor(self) -> None:
@@ -119,22 +120,39 @@ Images are rounded to 256 grey levels first, as picture files hold them. Feature
         """Takes the features, writes them and their record, and says where they are."""
         from fluvial.data import load_dataset
         from fluvial.metrics.extractors import default_cache
+        from fluvial.ranks import Ranks
 
+        ranks = Ranks.joined()
         # split whatever is asked for: the classifier is trained on the training part alone
         split = load_dataset(self._spec, seed=self.seed, size=self.size)
         data = {"all": split, "train": split.train, "held-out": split.held_out}[self.split]
         if len(data) == 0:
             raise ValueError(f"--split {self.split}: {self.data} has no such data")
+        if not ranks.alike(len(data)):
+            raise ValueError(f"the processes find different numbers of data in {self.data}")
         cache = None if self.no_cache else default_cache()
-        extractor = self._load(split, cache)
+        extractor = self._load_in_turn(split, cache, ranks)
         started = time.monotonic()
-        features = self._take(extractor, data, cache)
+        features = self._take(extractor, data, cache, ranks)
+        if not ranks.first:
+            return 0
         record = json_text(self._record(extractor, data, features, time.monotonic() - started))
         self._write(features, data)
         write_sidecar(self.out, record)
         summary = f"{self.out}: {features.shape[1]} features of {len(data)} data by {extractor.name}"
         print(record if self.json else summary)
         return 0
+
+    def _load_in_turn(self, split: "Dataset", cache: "FeatureCache | None", ranks: "Ranks") -> "Extractor":
+        """The extractor, on the first process before the others: what it trains and keeps, they find in the cache."""
+        if not ranks.first:
+            ranks.wait()
+        extractor = self._load(split, cache)
+        if ranks.first:
+            ranks.wait()
+        if not ranks.alike(int(extractor.hash[:15], 16)):
+            raise ValueError(f"the processes have different extractors {self.extractor}: are their weights the same?")
+        return extractor
 
     def _load(self, split: "Dataset", cache: "FeatureCache | None") -> "Extractor":
         from fluvial.metrics.extractors import load_extractor
@@ -153,8 +171,8 @@ Images are rounded to 256 grey levels first, as picture files hold them. Feature
             cache=cache,
         )
 
-    def _take(self, extractor: "Extractor", data: "Dataset", cache: "FeatureCache | None") -> "Tensor":
-        """Features in batches read one by one: a large folder is never one tensor."""
+    def _take(self, extractor: "Extractor", data: "Dataset", cache: "FeatureCache | None", ranks: "Ranks") -> "Tensor":
+        """Features in batches read one by one: a large folder is never one tensor. Processes are dealt the batches."""
         import torch
 
         from fluvial.metrics.extractors import extract_features
@@ -162,14 +180,17 @@ Images are rounded to 256 grey levels first, as picture files hold them. Feature
 
         parts, portion = [], 16 * self.batch_size
         with renderer() as progress:
-            for start in range(0, len(data), portion):
-                rows = range(start, min(start + portion, len(data)))
+            for mine in ranks.batches(len(data), portion):
 
-                def report(inner: Progress, start: int = start) -> None:
-                    progress(Progress(inner.task, start + inner.step, len(data)))
+                def report(inner: Progress, start: int = mine.start) -> None:
+                    progress(Progress(inner.task, min(start + ranks.count * inner.step, len(data)), len(data)))
 
-                x = data.take(rows)[0]
-                parts.append(extract_features(extractor, x, batch_size=self.batch_size, cache=cache, progress=report))
+                # A process that has none in the last round takes one datum, to know how many features there are.
+                x = data.take(mine or range(1))[0]
+                found = extract_features(
+                    extractor, x, batch_size=self.batch_size, cache=cache if mine else None, progress=report
+                )
+                parts.append(ranks.collect(found[: len(mine)], portion))
         return torch.cat(parts)
 
     def _write(self, features: "Tensor", data: "Dataset") -> None:

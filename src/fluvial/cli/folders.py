@@ -4,6 +4,7 @@ A failure never damages what was already written: a file or folder is made besid
 """
 
 import contextlib
+import errno
 import re
 import tempfile
 from collections.abc import Iterator
@@ -31,8 +32,12 @@ def check_output(path: Path, overwrite: bool, *, folder: bool = False) -> None:
     """Raises ValueError unless ``path`` may be written as a file or a folder.
 
     A folder is only replaced by a folder, and only if it holds nothing but samples.
+
+    Raises:
+        OSError: If links lead from ``path`` to one another in a circle.
     """
     check_writable(path)
+    resolved(path)
     if path.is_dir():
         names = [child.name for child in path.iterdir()]
         foreign = [name for name in names if not SAMPLE_NAME.fullmatch(name)]
@@ -62,7 +67,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         >>> (folder / "a.txt").read_text()
         'whole'
     """
-    target = path.resolve()
+    target = resolved(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=target.parent) as workshop:
@@ -73,6 +78,26 @@ def written_aside(path: Path) -> Iterator[Path]:
             aside.replace(target)
     except OSError as error:
         raise OSError(error.errno, f"not written ({error.strerror or error})", str(path)) from error
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads to, links followed.
+
+    Raises:
+        OSError: If links lead to one another in a circle; ``path`` is named.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "a").symlink_to("b")
+        >>> (folder / "b").symlink_to("a")
+        >>> resolved(folder / "a")
+        Traceback (most recent call last):
+        OSError: [Errno 40] its links lead to one another: ...
+    """
+    try:
+        return path.resolve()
+    except RuntimeError:  # OSError from Python 3.13 on
+        raise OSError(errno.ELOOP, "its links lead to one another", str(path)) from None
 
 
 def size_on_disk(folder: Path) -> int:

@@ -57,15 +57,15 @@ def describe_run(run: Path) -> dict[str, Any]:
     """What the table shows, as plain values; a run without a checkpoint yet is described as far as it goes.
 
     Raises:
-        ValueError: If the folder holds no run, or the last checkpoint is damaged.
+        ValueError: If the folder holds no run, or no checkpoint is intact.
     """
-    from fluvial.training.checkpoints import list_checkpoints, load_checkpoint
+    from fluvial.training.checkpoints import list_checkpoints
     from fluvial.training.logs import read_metrics
+    from fluvial.training.recovery import read_newest
     from fluvial.training.source import read_data_form
 
     config = read_config(run)
-    folders = list_checkpoints(run)
-    last = load_checkpoint(folders[-1]) if folders else None
+    last, folders = read_newest(run), list_checkpoints(run)
     form = None if last is None else read_data_form(last.state.get("data"), last.folder)
     table = None if form is None else form.table
     losses = read_metrics(run)

@@ -1,17 +1,15 @@
 """The data whose density ``fluvial likelihood`` takes: refused early where they do not fit, read in the run's units."""
 
-import json
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fluvial.cli.classes import class_number
+from fluvial.data.json_text import read_json
 from fluvial.data.specs import Spec, parse_spec
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from fluvial.audits.density import Part
@@ -185,24 +183,21 @@ def _newest_state(run: Path) -> tuple[tuple[int, ...], list[str] | None] | None:
     """Shape of a datum and columns that the newest checkpoint records; None if it does not."""
     try:
         folder = max((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        table = state["data"]["table"]
-        return tuple(state["net"]["shape"]), None if table is None else list(table["columns"])
+        state = read_json(folder / "state.json")
+        shape, table = state["net"]["shape"], state["data"]["table"]
+        columns = None if table is None else list(table["columns"])
+        if not all(type(n) is int for n in shape) or not all(isinstance(name, str) for name in columns or ()):
+            return None
+        return tuple(shape), columns
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _array_shape(path: Path) -> tuple[int, ...]:
     """Shape of an array file's data, from its head alone; none if it cannot be told."""
-    import numpy as np
+    from fluvial.data.numpy_files import array_heads
 
     try:
-        if path.suffix.lower() == ".npy":
-            mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            return mapped.shape
-        with zipfile.ZipFile(path) as archive, archive.open("x.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            return tuple(read(file)[0])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return array_heads(path)["x"].shape
+    except (ValueError, KeyError):
         return ()

@@ -1,11 +1,11 @@
 """Where samples go: what a name asks for, and which files they may replace."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 from fluvial.cli.errors import did_you_mean
 from fluvial.cli.folders import check_output, written_aside
+from fluvial.data.json_text import read_json
 
 _PICTURES = (".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".svg", ".pdf")
 _OTHER_FILES = (*_PICTURES, ".npy", ".csv", ".parquet", ".json", ".txt", ".pt", ".pth", ".h5", ".zip")
@@ -63,7 +63,7 @@ def write_sidecar(out: Path, text: str) -> None:
 
 def _is_sidecar(path: Path) -> bool:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        values = read_json(path)
+    except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"fluvial", "file", "seed"} <= values.keys()

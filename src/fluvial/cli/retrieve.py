@@ -10,6 +10,7 @@ import tyro
 
 from fluvial import __version__
 from fluvial.cli.found import Item, effective_number, items_record, items_table, list_items, names_of, nearest_data
+from fluvial.cli.options import check_size
 from fluvial.cli.outputs import check_outputs, write_sidecar
 from fluvial.cli.render import console, json_text, renderer
 from fluvial.cli.samples import Form, check_form, check_memory, form_record, write_samples
@@ -98,6 +99,9 @@ examples:
             raise ValueError(f"--seed must not be negative, got {self.seed}")
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"--temperature must be finite and not negative, got {self.temperature}")
+        check_size(self.size, self.data)
+        if "--encoder" in given and self.prompt is None:
+            raise ValueError("--encoder needs --prompt, which it makes a vector of")
         self._validate_query()
         if self.out is not None:
             check_outputs(self.out, self.overwrite)
@@ -168,6 +172,9 @@ examples:
 
         if self.embeddings is None:
             raise ValueError("--embeddings is required without --prompt")
+        for option, path in (("--embeddings", self.embeddings), ("--query", self.query)):
+            if path is not None and path.suffix.lower() != ".npz":
+                raise ValueError(f"{option} must be in a .npz file, got {str(path)!r}")
         return read_embeddings(self.embeddings, self.query, self.query_index)
 
     def _log_prior(self, count: int, captions: Sequence[str]) -> "Tensor":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fluvial.fields.base import Field
+    from fluvial.ranks import Ranks
     from fluvial.training.runs import Run
 
 DEFAULT_STEPS = 25
@@ -52,6 +53,7 @@ examples:
 
 Sample i depends on the seed and on i alone: neither --n nor --batch-size changes it
 (with dopri5, whose steps suit a whole batch, only up to its tolerances).
+Several processes share the samples: torchrun --nproc-per-node 2 -m -- fluvial sample runs/a --n 10000
 """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -158,9 +160,15 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         """Samples, writes the output and its sidecar, and says where they are."""
         import numpy as np
 
+        from fluvial.ranks import Ranks
         from fluvial.training import load_run
 
+        ranks = Ranks.joined()
         run = load_run(self.run)
+        if not ranks.alike(run.step):
+            raise ValueError(
+                f"the processes read different checkpoints of {self.run}, which is being trained: try again"
+            )
         form = form_of(run)
         check_memory(self.n, form)  # before anything of that length is made
         wanted = conditions(self._asked, run, self.n)
@@ -168,7 +176,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         check_outputs(out, self.overwrite)
         check_form(form, out)
         check_memory(wanted.count, form)
-        x, evaluations, density = self._draw(run, form, wanted)
+        x, evaluations, density = self._draw(run, form, wanted, ranks)
+        if not ranks.first:
+            return 0
         if not bool(x.isfinite().all()):
             raise ValueError("samples hold NaN or infinite values: the net has diverged or --guidance is too strong")
         sidecar = json_text(self._sidecar(run, form, out, wanted, evaluations, density))
@@ -181,7 +191,9 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
         print(sidecar if self.json else summary)
         return 0
 
-    def _draw(self, run: "Run", form: Form, wanted: Conditions) -> "tuple[Tensor, int, SampleDensity | None]":
+    def _draw(
+        self, run: "Run", form: Form, wanted: Conditions, ranks: "Ranks"
+    ) -> "tuple[Tensor, int, SampleDensity | None]":
         """Samples, evaluations spent on each, and their log-densities if these are asked for."""
         import torch
 
@@ -197,6 +209,7 @@ Sample i depends on the seed and on i alone: neither --n nor --batch-size change
                 "cond": wanted.cond,
                 "batch_size": self.batch_size,
                 "device": device,
+                "ranks": ranks,
                 "progress": progress,
             }
             if not self.with_log_prob:

@@ -9,7 +9,7 @@ import tyro
 from fluvial.cli.folders import check_output, written_aside
 from fluvial.cli.render import console, format_value, json_text, renderer
 from fluvial.support.config import read_config
-from fluvial.support.tasks.names import parse_family
+from fluvial.support.tasks.names import SYNTHETIC, parse_family
 
 if TYPE_CHECKING:
     from fluvial.support.evaluation.outcome import Evaluation
@@ -94,6 +94,9 @@ examples:
         config = read_config(self.run)
         if self.family is not None:
             parse_family(self.family, config.dim)
+        tasks = self.family or config.tasks
+        if "--split" in given and not _has_classes(tasks):
+            raise ValueError(f"--split chooses classes of real data, and the tasks are {tasks!r}")
         if self.out is not None:
             if self.out.suffix.lower() != ".json":
                 raise ValueError(f"--out must end in .json, got {str(self.out)!r}")
@@ -146,6 +149,11 @@ examples:
                 seed=self.seed,
                 progress=progress,
             )
+
+
+def _has_classes(tasks: str) -> bool:
+    """Whether tasks are classes of data, which may lie elsewhere by now."""
+    return all(name.strip() not in (*SYNTHETIC, "mixed") for name in tasks.split("+"))
 
 
 def _print(found: "Evaluation", run: Path, name: str) -> None:

@@ -65,6 +65,8 @@ examples:
             if name not in GROUPS:
                 hint = did_you_mean(name, GROUPS) or f", expected some of {', '.join(GROUPS)}"
                 raise ValueError(f"--only: unknown comparison {name!r}{hint}")
+        if "--real" in given and "real" not in self._groups:
+            raise ValueError(f"--real needs 'real' among --only, got {self.only!r}")
         if "real" in self._groups:
             for name in self._real:
                 if parse_family(name, 16).kind not in ("data set", "file"):

@@ -13,14 +13,14 @@ def describe_support_run(run: Path) -> dict[str, Any]:
     """What the table shows, as plain values; a run without a checkpoint yet is described as far as it goes.
 
     Raises:
-        ValueError: If the folder holds no such run, or the last checkpoint is damaged.
+        ValueError: If the folder holds no such run, or no checkpoint is intact.
     """
-    from fluvial.training.checkpoints import list_checkpoints, load_checkpoint
+    from fluvial.training.checkpoints import list_checkpoints
     from fluvial.training.logs import read_metrics
+    from fluvial.training.recovery import read_newest
 
     config = read_config(run)
-    folders = list_checkpoints(run)
-    last = load_checkpoint(folders[-1]) if folders else None
+    last, folders = read_newest(run), list_checkpoints(run)
     losses = read_metrics(run)
     step = 0 if last is None else last.step
     return {

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
-from fluvial.cli.errors import settings_as_options
+from fluvial.cli.errors import settings_as_options, settings_of
 from fluvial.cli.folders import check_writable
+from fluvial.cli.options import check_size
 from fluvial.cli.render import format_seconds, format_value, json_text, renderer
 from fluvial.data.specs import DATASETS, parse_spec
 from fluvial.training.config import TrainConfig, read_config
 from fluvial.training.folders import check_run_folder
+from fluvial.training.settings import check_effect
 
 if TYPE_CHECKING:
     from fluvial.training.trainer import TrainResult
@@ -74,6 +76,8 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
             raise ValueError("--out FOLDER is required for a new run (or --resume RUN); see fluvial train --help")
         with settings_as_options(TrainConfig):
             self.config.validate()
+            check_effect(self.config, settings_of(given))
+            _check_data(self.config)
         check_run_folder(self.out, self.overwrite, self.config.data)
         check_writable(self.out)
 
@@ -116,6 +120,14 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
             _say_what_is_left_out(self.config)
             with renderer() as progress:
                 return Trainer(self.config, self._run, progress=progress).fit(overwrite=self.overwrite)
+
+
+def _check_data(config: TrainConfig) -> None:
+    """Refuses what the kind of data, which its spec tells, has no use for."""
+    kind = parse_spec(config.data).kind
+    check_size(config.size, config.data)
+    if config.flip and kind in ("toy", "table"):
+        raise ValueError(f"flip needs images, got data {config.data!r}")
 
 
 def _say_what_is_left_out(config: TrainConfig) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from fluvial.data.csv_text import read_cells
 from fluvial.data.pictures import picture_names
+from fluvial.data.quoting import LONGEST, quoted
 
 COLUMNS = ("file", "caption")
+_COMPARED = 10_000  # names among which a near one is looked for
 
 
 def read_captions(path: Path, folder: Path) -> tuple[str, ...]:
@@ -61,28 +63,28 @@ def _order(header: tuple[str, ...], path: Path) -> tuple[int, int]:
     expected = "expected the header file,caption"
     for name in header:
         if name not in COLUMNS:
-            near = difflib.get_close_matches(name.lower(), COLUMNS, n=1)
+            near = difflib.get_close_matches(name.lower()[:LONGEST], COLUMNS, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{path} has an unknown column {name!r}{hint}; {expected}")
+            raise ValueError(f"{path} has an unknown column {quoted(name)}{hint}; {expected}")
     if sorted(header) != sorted(COLUMNS):
-        raise ValueError(f"{path} has the header {','.join(header)}; {expected}")
+        raise ValueError(f"{path} has the header {','.join(header)[:LONGEST]}; {expected}")
     return header.index("file"), header.index("caption")
 
 
 def _check_files(files: Sequence[str], names: Sequence[str], path: Path, folder: Path) -> None:
     twice = [name for name, count in Counter(files).items() if count > 1]
     if twice:
-        raise ValueError(f"{path}: {len(twice)} files have more than one caption, the first is {twice[0]!r}")
+        raise ValueError(f"{path}: {len(twice)} files have more than one caption, the first is {quoted(twice[0])}")
     known = set(names)
     absent = [name for name in files if name not in known]
     if absent:
-        near = difflib.get_close_matches(absent[0], names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = difflib.get_close_matches(absent[0][:LONGEST], names[:_COMPARED], n=1)
+        hint = f" (did you mean {quoted(near[0])}?)" if near else ""
         raise ValueError(
             f"{path}: {len(absent)} of {len(files)} files are no images in {str(folder)!r}, "
-            f"the first is {absent[0]!r}{hint}; paths are relative to that folder"
+            f"the first is {quoted(absent[0])}{hint}; paths are relative to that folder"
         )
     captioned = set(files)
     bare = [name for name in names if name not in captioned]
     if bare:
-        raise ValueError(f"{path}: {len(bare)} of {len(names)} images have no caption, the first is {bare[0]!r}")
+        raise ValueError(f"{path}: {len(bare)} of {len(names)} images have no caption, the first is {quoted(bare[0])}")

@@ -3,6 +3,9 @@
 Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
+import warnings
+from collections import Counter
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from fluvial.data.dataset import Dataset
+from fluvial.data.memory import check_fits
 from fluvial.data.pictures import decode_picture, in_threads
-from fluvial.data.tables import import_pyarrow
+from fluvial.data.quoting import quoted_names
+from fluvial.data.tables import import_pyarrow, open_parquet, read_columns
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -23,6 +28,7 @@ CONVERSION = (
 
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 _RECORD = 1 + 3 * 32 * 32
+_LARGEST_PICTURE = 2**20
 
 Part = tuple[UInt8[np.ndarray, "_ C H W"], NDArray[Any]]
 
@@ -77,34 +83,85 @@ def _binary(folder: Path, names: tuple[str, ...]) -> Part:
         size = path.stat().st_size
         if size == 0 or size % _RECORD:
             raise ValueError(f"cifar10: {path} is truncated or damaged: {size} bytes are no multiple of {_RECORD}")
-    records = np.concatenate([np.fromfile(path, np.uint8).reshape(-1, _RECORD) for path in paths])
+    total = sum(path.stat().st_size for path in paths)
+    check_fits(3 * total, f"cifar10: {folder}", "give a smaller part of it")
+    batches = [_records(path) for path in paths]
+    records = np.concatenate(batches)
     return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0]
 
 
+def _records(path: Path) -> UInt8[np.ndarray, "_ _"]:
+    records = np.fromfile(path, np.uint8).reshape(-1, _RECORD)
+    _check_labels(records[:, 0], path)
+    return records
+
+
+def _check_labels(labels: NDArray[Any], path: Path) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(CLASS_NAMES)))
+    if len(wrong):
+        raise ValueError(
+            f"cifar10: {path} is damaged: labels must be in 0..{len(CLASS_NAMES) - 1}, "
+            f"row {wrong[0] + 1} has {labels[wrong[0]]}"
+        )
+
+
 def _parquet(folder: Path, part: str) -> Part:
-    pa, parquet = import_pyarrow("reading CIFAR-10 from Parquet")
     paths = sorted(folder.glob(f"{part}-*.parquet"))
     if not paths:
         raise ValueError(f"cifar10: {folder / part}-*.parquet is missing")
-    try:
-        tables = [parquet.read_table(path) for path in paths]
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"cifar10: {folder / part}-*.parquet cannot be read ({error})") from None
-    parts = [_decoded(table, path) for table, path in zip(tables, paths, strict=True)]
+    parts = [_decoded(path) for path in paths]
     images, labels = (np.concatenate(both) for both in zip(*parts, strict=True))
     return images, labels
 
 
-def _decoded(table: Any, path: Path) -> Part:
-    column = next((name for name in ("img", "image") if name in table.column_names), None)
-    if column is None or "label" not in table.column_names:
-        names = ", ".join(map(repr, table.column_names))
-        raise ValueError(f"cifar10: {path} must have the columns 'img' (or 'image') and 'label', got {names}")
-    cells = table.column(column).to_pylist()
+def _decoded(path: Path) -> Part:
+    with open_parquet(path) as file:
+        column = _picture_column(file.schema_arrow, path)
+        # A picture of this size is no larger as a PNG, and the rows are what the metadata promise.
+        check_fits(4 * _RECORD * file.metadata.num_rows, f"cifar10: {path}", "give a smaller part of it")
+        table = read_columns(file, [column, "label"], path)
+    cells, labels = table.column(column).to_pylist(), table.column("label").to_pylist()
     if not cells or not all(isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes) for cell in cells):
         raise ValueError(f"cifar10: {path} must have pictures as {{'bytes': PNG}} in each row of {column!r}")
+    if not all(type(label) is int for label in labels):
+        raise ValueError(f"cifar10: {path} must have a whole number in each row of 'label'")
+    numbers = np.asarray(labels)
+    _check_labels(numbers, path)
     named = [(cell["bytes"], f"{path}, row {row}") for row, cell in enumerate(cells, start=1)]
-    images = list(in_threads(lambda item: decode_picture(*item), named))
-    if any(image.shape != (3, 32, 32) for image in images):
-        raise ValueError(f"cifar10: {path} holds images that are not 32x32")
-    return np.stack(images), np.asarray(table.column("label").to_pylist())
+    return np.stack(list(in_threads(lambda item: _picture(*item), named))), numbers
+
+
+def _picture_column(schema: Any, path: Path) -> str:
+    pa, _ = import_pyarrow(f"reading {path.name}")
+    columns = Counter(schema.names)
+    column = next((name for name in ("img", "image") if columns[name] == 1), None)
+    if column is None or columns["label"] != 1:
+        names = quoted_names(schema.names)
+        raise ValueError(f"cifar10: {path} must have the columns 'img' (or 'image') and 'label', got {names}")
+    if not pa.types.is_struct(schema.field(column).type) or not pa.types.is_integer(schema.field("label").type):
+        raise ValueError(
+            f"cifar10: {path} must have pictures as {{'bytes': PNG}} in each row of {column!r}, "
+            "and whole numbers in 'label'"
+        )
+    return column
+
+
+def _picture(data: bytes, name: str) -> UInt8[np.ndarray, "_ _ _"]:
+    # Before it is decoded: a picture of a few bytes may stand for a gigabyte of pixels.
+    if len(data) > _LARGEST_PICTURE or _size(data, name) != (32, 32):
+        raise ValueError(f"cifar10: {name} holds images that are not 32x32")
+    return decode_picture(data, name)
+
+
+def _size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height that a picture's head tells."""
+    from PIL import Image
+    from PIL.Image import DecompressionBombError, DecompressionBombWarning
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DecompressionBombWarning)
+            with Image.open(BytesIO(data), formats=("PNG", "JPEG", "BMP", "WEBP")) as image:
+                return image.size
+    except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
+        raise ValueError(f"{name} is damaged or no image ({error})") from None

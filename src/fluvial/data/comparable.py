@@ -10,6 +10,7 @@ from fluvial.data.dataset import Dataset
 from fluvial.data.folder import read_folder
 from fluvial.data.load import load_dataset
 from fluvial.data.numpy_files import load_arrays
+from fluvial.data.quoting import quoted_names
 from fluvial.data.specs import parse_spec
 
 _TABLES = (".csv", ".parquet")
@@ -56,7 +57,7 @@ def read_samples(path: Path, train: Dataset, *, size: int | None = None) -> Tens
 def _array(path: Path, train: Dataset) -> Dataset:
     arrays = load_arrays(path)
     if "x" not in arrays:
-        raise ValueError(f"{path} must have samples under the key 'x', got {', '.join(map(repr, sorted(arrays)))}")
+        raise ValueError(f"{path} must have samples under the key 'x', got {quoted_names(sorted(arrays))}")
     x = arrays["x"]
     if x.dtype == np.uint8:
         return Dataset(x, name=path.name, levels=train.levels if train.levels and x.max() < train.levels else None)

@@ -1,12 +1,10 @@
-"""A data set held in memory: uint8 grey levels or float32 numbers, handed out as float32 tensors.
+"""A data set: uint8 grey levels or float32 numbers, in memory or read from files, handed out as float32 tensors.
 
 A datum with ``L`` grey levels ``v`` in 0..L-1 becomes :math:`2 v / (L - 1) - 1`, so images lie in [-1, 1].
-Subsets and splits are lists of rows over the same memory.
+Subsets and splits are lists of rows over the same store.
 """
 
 import copy
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,11 +14,14 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fluvial.data.hashing import content_digest, mirror
 from fluvial.data.images import from_uint8, to_uint8
 from fluvial.data.labels import Labels, encode_labels
 from fluvial.data.splits import split_indices
 from fluvial.data.standardization import Standardization
+from fluvial.data.stores import MemoryStore, Store
 from fluvial.data.values import Indices, checked_indices, checked_levels, kind_of, stored_values
+from fluvial.kinds import checked
 
 MATERIALISED_BYTES = 2 * 2**30
 """The largest size, in bytes, that ``Dataset.x`` makes of a data set."""
@@ -35,7 +36,7 @@ class Dataset:
     shape (N,) become (N, 1). Labels, strings or whole numbers, become classes 0..C-1 in sorted order.
 
     Args:
-        values: Tensor or array, N data along the first axis.
+        values: Tensor or array, N data along the first axis; or a store that reads them when they are asked for.
         labels: One label per datum.
         name: Short name, for titles and messages.
         levels: Number of grey levels of uint8 values, which are then 0..levels-1; 256 if not given.
@@ -50,7 +51,7 @@ class Dataset:
 
     Raises:
         ValueError: If there are no data, a value is NaN or infinite, or shapes, labels and levels do not fit.
-        TypeError: If ``values`` is neither tensor nor array.
+        TypeError: If ``values`` is neither tensor nor array nor store.
 
     Example:
         >>> data = fv.Dataset(torch.tensor([[0.0, 1.0], [2.0, 3.0]]), ["b", "a"])
@@ -60,9 +61,10 @@ class Dataset:
         tensor([[[[-1.,  1.]]]])
     """
 
+    @checked
     def __init__(
         self,
-        values: Tensor | NDArray[Any],
+        values: Tensor | NDArray[Any] | Store,
         labels: Labels | None = None,
         *,
         name: str = "data",
@@ -72,17 +74,17 @@ class Dataset:
         table: Standardization | None = None,
     ) -> None:
         try:
-            self._values = stored_values(values)
-            self.levels = checked_levels(self._values, levels)
-            self.kind = kind_of(self._values, kind, table)
-            classes = None if labels is None else encode_labels(labels, len(self._values), class_names)
+            self._store = values if isinstance(values, Store) else MemoryStore(stored_values(values))
+            self.levels = checked_levels(self._store, levels)
+            self.kind = kind_of(self._store, kind, table)
+            classes = None if labels is None else encode_labels(labels, len(self._store), class_names)
         except ValueError as error:
             raise ValueError(f"data set {name!r}: {error}") from None
         self.name, self.table = name, table
-        self.shape: tuple[int, ...] = self._values.shape[1:]
+        self.shape: tuple[int, ...] = self._store.shape
         self._classes: NDArray[np.int64] | None = None if classes is None else classes[0]
         self.class_names: tuple[str, ...] = () if classes is None else classes[1]
-        self._rows: NDArray[np.int64] = np.arange(len(self._values), dtype=np.int64)
+        self._rows: NDArray[np.int64] = np.arange(len(self._store), dtype=np.int64)
         self._mirrored: NDArray[np.bool_] | None = None
         self._split: tuple[Dataset, Dataset] | None = None
         self._hash: str | None = None
@@ -134,6 +136,7 @@ class Dataset:
             )
         return self.take(np.arange(len(self)))[0]
 
+    @checked
     def inverse(self, x: Float[Tensor, "n *D"]) -> NDArray[Any]:
         """Values as they are outside of the model: uint8 images, rows of a table in its units, bare points.
 
@@ -161,6 +164,7 @@ class Dataset:
         view._mirrored = None if self._mirrored is None else self._mirrored[chosen]
         return view
 
+    @checked
     def split(self, held_out: float | int = 0.2, seed: int = 0) -> "Dataset":
         """The same data with ``.train`` and ``.held_out`` drawn at random, by label where possible.
 
@@ -185,7 +189,7 @@ class Dataset:
         Raises:
             ValueError: If the two overlap or ``train`` is empty.
         """
-        rows = checked_indices(train, len(self)), checked_indices(held_out, len(self))
+        rows = checked_indices(train, len(self), "train"), checked_indices(held_out, len(self), "held_out")
         shared = np.intersect1d(*rows)
         if len(shared) or not len(rows[0]):
             raise ValueError(f"train must not be empty or overlap held_out; {len(shared)} rows are in both")
@@ -215,6 +219,7 @@ class Dataset:
         view._mirrored = np.concatenate([own, ~own])
         return view
 
+    @checked
     def without_classes(self, classes: Sequence[int]) -> "Dataset":
         """The data, and both parts of their split, without those of some classes; the other classes keep their number.
 
@@ -257,26 +262,37 @@ class Dataset:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256, in hexadecimal, of values and labels in order and what they mean (levels, names, units)."""
+        """SHA-256, in hexadecimal, of values and labels in order and what they mean (levels, names, units).
+
+        Of pictures that are streamed, the bytes of their files count, not the pixels.
+        """
         if self._hash is None:
             self._hash = self._digest()
         return self._hash
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the values lie in files and are read when they are asked for."""
+        return not isinstance(self._store, MemoryStore)
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Numbers of consecutive data that are cheap to read together; None where any order is as good.
+
+        An order for :class:`fluvial.data.order.ChunkedOrder`. A subset that mixes the chunks has none.
+        """
+        if self._store.chunks is None or not len(self):
+            return None
+        chunk = np.searchsorted(np.cumsum(self._store.chunks), self._rows, side="right")
+        starts = np.flatnonzero(np.diff(chunk, prepend=-1))
+        if len(starts) > 2 * len(self._store.chunks):
+            return None
+        return tuple(np.diff(starts, append=len(self)).tolist())
+
     def _digest(self) -> str:
         units = [] if self.table is None else [self.table.columns, self.table.mean, self.table.std]
-        about = [
-            str(self._values.dtype),
-            len(self),
-            self.shape,
-            self.levels,
-            self.kind,
-            self.class_names,
-            units,
-        ]
-        digest = hashlib.sha256(json.dumps(about).encode())
-        for start in range(0, len(self), 4096):
-            chosen = np.arange(start, min(start + 4096, len(self)))
-            digest.update(np.ascontiguousarray(self._stored(chosen)).tobytes())
+        about = [str(self._store.dtype), len(self), self.shape, self.levels, self.kind, self.class_names, units]
+        digest = content_digest(about, self._store, self._rows, self._mirrored)
         if self._classes is not None:
             digest.update(self._classes[self._rows].tobytes())
         return digest.hexdigest()
@@ -287,11 +303,7 @@ class Dataset:
 
     def _stored(self, chosen: NDArray[np.int64]) -> NDArray[Any]:
         """Values as they are stored of some of the data, mirrored where they are mirror images."""
-        values: NDArray[Any] = self._values[self._rows[chosen]]
-        if self._mirrored is not None:
-            flipped = self._mirrored[chosen]
-            values[flipped] = values[flipped][..., ::-1]
-        return values
+        return mirror(self._store.rows(self._rows[chosen]), None if self._mirrored is None else self._mirrored[chosen])
 
     def _view(self, rows: NDArray[np.int64]) -> "Dataset":
         view = copy.copy(self)

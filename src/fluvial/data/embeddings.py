@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from fluvial.data.numpy_files import load_arrays
+from fluvial.data.quoting import quoted_names
 
 
 def read_embeddings(
@@ -48,7 +49,7 @@ def _arrays(path: Path, needed: set[str], optional: Collection[str] = ()) -> dic
     arrays = load_arrays(path)
     missing, unknown = needed - arrays.keys(), arrays.keys() - needed - set(optional)
     if missing or unknown:
-        got = ", ".join(map(repr, sorted(arrays))) or "none"
+        got = quoted_names(sorted(arrays)) or "none"
         hint = " (or give the query with --query FILE.npz)" if missing == {"query"} else ""
         raise ValueError(f"{path} must have the {_keys(needed)}, got {got}{hint}")
     return arrays

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fluvial.data.dataset import Dataset
+from fluvial.data.memory import check_fits
 
 CLASS_NAMES = (
     "T-shirt/top",
@@ -29,6 +30,7 @@ CLASS_NAMES = (
 
 _UINT8 = 8
 _EXPANSION = 1032  # the most bytes that one byte of deflate can stand for
+_BLOCK = 2**20
 
 
 def read_fashion_mnist(folder: Path) -> Dataset:
@@ -45,6 +47,10 @@ def read_fashion_mnist(folder: Path) -> Dataset:
     for part, (images, labels) in zip(_PARTS, parts, strict=True):
         if len(images) != len(labels):
             raise ValueError(f"{folder}: {part} has {len(images)} images but {len(labels)} labels")
+        if not images.size:
+            raise ValueError(f"{folder}: {part} holds images of shape {images.shape}, expected some that are not empty")
+        if labels.max() >= len(CLASS_NAMES):
+            raise ValueError(f"{folder}: {part} has labels up to {labels.max()}, expected 0..{len(CLASS_NAMES) - 1}")
     (train_images, train_labels), (test_images, test_labels) = parts
     if train_images.shape[1:] != test_images.shape[1:]:
         raise ValueError(f"{folder}: images are {train_images.shape[1:]} in train and {test_images.shape[1:]} in t10k")
@@ -90,8 +96,18 @@ def _parse(file: BufferedIOBase, axes: int, most: int, path: Path) -> UInt8[np.n
         raise ValueError(f"{path} is truncated: it ends within its header")
     shape = tuple(int(n) for n in np.frombuffer(header, ">u4"))
     size = prod(shape)
-    data = file.read(size + 1) if size <= most else b""
+    if size <= most:
+        check_fits(2 * size, str(path), "give a smaller part of it")
+    data = _up_to(size + 1, file) if size <= most else bytearray()
     if len(data) != size:
         there = "more" if len(data) > size else "fewer"
         raise ValueError(f"{path} is truncated or damaged: its header promises {size} bytes, there are {there}")
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _up_to(size: int, file: BufferedIOBase) -> bytearray:
+    """At most ``size`` bytes, for which memory is taken as they come: a read of ``size`` would take it all at once."""
+    data = bytearray()
+    while len(data) < size and (block := file.read(min(size - len(data), _BLOCK))):
+        data += block
+    return data

@@ -15,6 +15,9 @@ from jaxtyping import Float, Float32, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fluvial.checks import require_dense, require_tensor
+from fluvial.kinds import checked
+
 _PADDING = 2
 _COMFORTABLE = 48  # pixels; a smaller image is enlarged in a grid, or its strokes cannot be seen
 
@@ -22,14 +25,25 @@ _COMFORTABLE = 48  # pixels; a smaller image is enlarged in a grid, or its strok
 def from_uint8(values: UInt8[Tensor, "*S"], levels: int = 256) -> Float32[Tensor, "*S"]:
     """Grey levels 0..levels-1 as float32 in [-1, 1]; the ends are exactly -1 and 1.
 
+    Raises:
+        TypeError: If ``values`` is no tensor of uint8.
+        ValueError: If it has no values, or there are not 2 to 256 levels.
+
     Example:
         >>> from_uint8(torch.tensor([0, 8, 16], dtype=torch.uint8), levels=17)
         tensor([-1.,  0.,  1.])
     """
+    require_tensor("values", values)  # plain checks: this is called at every step of a training
+    require_dense("values", values)
+    if values.dtype != torch.uint8:
+        raise TypeError(f"values must be uint8, got {values.dtype}")
+    if not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise ValueError(f"levels must be a whole number from 2 to 256, got {levels!r}")
     # The numerator is a small whole number, exact in float32, so the division rounds once.
     return (2 * values.float() - (levels - 1)) / (levels - 1)
 
 
+@checked
 def to_uint8(x: Float[Tensor, "*S"]) -> UInt8[Tensor, "*S"]:
     r"""Float images as uint8: :math:`\mathrm{round}(127.5 (x + 1))`, ties to even, clipped to 0..255.
 
@@ -45,7 +59,7 @@ def to_uint8(x: Float[Tensor, "*S"]) -> UInt8[Tensor, "*S"]:
     """
     x = x.detach()
     if bool(torch.isnan(x).any()):
-        raise ValueError("cannot make an image of values that are NaN")
+        raise ValueError("x must not be NaN: no image can be made of it")
     x = x if x.dtype == torch.float64 else x.float()
     return (127.5 * (x + 1)).round().clamp(0, 255).to(torch.uint8)
 
@@ -74,6 +88,7 @@ def channels_first(images: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "N C H
     )
 
 
+@checked
 def image_grid(
     x: Float[Tensor, "N C H W"] | UInt8[Tensor, "N C H W"], columns: int | None = None, scale: int = 1
 ) -> UInt8[np.ndarray, "..."]:
@@ -111,6 +126,7 @@ def image_grid(
     return grid[:, :, 0] if channels == 1 else grid
 
 
+@checked
 def save_grid(
     x: Float[Tensor, "N C H W"] | UInt8[Tensor, "N C H W"],
     path: str | os.PathLike[str],
@@ -134,6 +150,7 @@ def save_grid(
     _write_png(image_grid(x, columns, scale or 1), Path(path))
 
 
+@checked
 def save_images(x: Float[Tensor, "N C H W"] | UInt8[Tensor, "N C H W"], folder: str | os.PathLike[str]) -> list[Path]:
     """Writes each image as ``000000.png``, ``000001.png``, ... into a new or empty folder.
 

@@ -5,8 +5,11 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from fluvial.checks import require_dense
 
 Labels = Tensor | NDArray[Any] | Sequence[Any]
 
@@ -34,12 +37,19 @@ def encode_labels(
         >>> encode_labels(np.array([7, 3, 7]), 3)
         (array([1, 0, 1]), ('3', '7'))
     """
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(labels, Tensor):
+        require_dense("labels", labels)
+        labels = labels.detach().cpu()
+        array = (labels.float() if labels.dtype == torch.bfloat16 else labels).numpy()
+    else:
+        array = np.asarray(labels)
     if array.shape != (count,):
         raise ValueError(f"labels must have shape ({count},), one per datum, got {array.shape}")
     if array.dtype.kind == "f":
         if not np.array_equal(array, np.round(array)):  # NaN is unequal to itself, so it is refused here too
             raise ValueError("labels must be whole numbers or strings, got fractions or NaN")
+        if array.size and not np.abs(array).max() < 2.0**63:  # all of these would become one and the same int64
+            raise ValueError(f"labels must be within the range of int64, got {array[np.abs(array).argmax()]}")
         array = array.astype(np.int64)
     if array.dtype.kind not in "iubUS":
         raise ValueError(f"labels must be whole numbers or strings, got dtype {array.dtype}")

@@ -1,6 +1,10 @@
 """Picture files read as uint8 arrays: which there are, what they are, their pixels, cropped and resized."""
 
 import os
+import struct
+import threading
+import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +18,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fluvial.data.memory import check_fits
+from fluvial.data.quoting import one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _GREY = ("1", "L")
 _COLOUR = ("RGB", "P", "CMYK", "YCbCr")
+# Pillow's readers were written for whole files; on damaged ones they raise what they come across.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, AttributeError,
+    NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 T = TypeVar("T")
@@ -38,14 +49,37 @@ class Look:
 
 def list_pictures(folder: Path) -> list[Path]:
     """All pictures in a folder and its subfolders, by their path; hidden ones are left out."""
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES]
-    shown = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-    return sorted((path for path in shown if path.is_file()), key=lambda path: path.relative_to(folder).parts)
+    return [folder / name for name in picture_names(folder)]
 
 
 def picture_names(folder: Path) -> tuple[str, ...]:
     """Paths of a folder's pictures relative to it, with forward slashes, in the order of ``list_pictures``."""
-    return tuple(path.relative_to(folder).as_posix() for path in list_pictures(folder))
+    found: list[tuple[str, ...]] = []
+    top = str(folder)
+    for place, inner, names in os.walk(top):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        parts = () if place == top else Path(place).relative_to(folder).parts
+        shown = [name for name in names if not name.startswith(".") and _suffix(name) in PICTURE_SUFFIXES]
+        found += [(*parts, name) for name in shown if os.path.isfile(os.path.join(place, name))]
+    return tuple("/".join(parts) for parts in sorted(found))
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether there is any picture in a folder, in the sense of :func:`picture_names`."""
+    for _, inner, names in os.walk(str(folder)):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        if any(not name.startswith(".") and _suffix(name) in PICTURE_SUFFIXES for name in names):
+            return True
+    return False
+
+
+def no_pictures(folder: Path) -> str:
+    """The words for a folder without pictures."""
+    return f"folder {str(folder)!r} holds no images ({', '.join(PICTURE_SUFFIXES)})"
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def look_at(path: Path) -> Look:
@@ -56,6 +90,11 @@ def look_at(path: Path) -> Look:
             named.
     """
     return _reading(path, path, lambda image: _look(image, path))
+
+
+def look_at_bytes(data: bytes, name: str) -> Look:
+    """:func:`look_at` for a picture given as the bytes of its file; ``name`` is what messages call it."""
+    return _reading(BytesIO(data), name, lambda image: _look(image, name))
 
 
 def read_pictures(paths: Sequence[Path], *, size: int | None, crop: int | None, grey: bool) -> UInt8[np.ndarray, "..."]:
@@ -74,7 +113,7 @@ def read_pictures(paths: Sequence[Path], *, size: int | None, crop: int | None, 
     """
 
     def pixels(path: Path) -> UInt8[np.ndarray, "C H W"]:
-        return _reading(path, path, lambda image: _pixels(image, path, size, crop, grey))
+        return read_picture(path, path, size=size, crop=crop, grey=grey)
 
     first = pixels(paths[0])
     check_fits(
@@ -82,9 +121,46 @@ def read_pictures(paths: Sequence[Path], *, size: int | None, crop: int | None, 
     )
     values = np.empty((len(paths), *first.shape), np.uint8)
     for i, image in enumerate(in_threads(pixels, paths)):
+        if image.shape != first.shape:
+            raise ValueError(f"{paths[i]} must have shape {first.shape} as {paths[0].name} has, got {image.shape}")
         values[i] = image
     values.flags.writeable = False
     return values
+
+
+def read_picture(
+    source: Path | BytesIO,
+    name: Path | str,
+    *,
+    size: int | None,
+    crop: int | None,
+    grey: bool,
+    look: bool = False,
+) -> UInt8[np.ndarray, "C H W"]:
+    """Pixels of one picture, shape (C, H, W), as :func:`read_pictures` makes them.
+
+    Args:
+        source: A file, or its bytes.
+        name: What messages call it.
+        size: As in :func:`read_pictures`.
+        crop: As there.
+        grey: As there.
+        look: Whether to refuse what :func:`look_at` refuses, where nobody has looked at it yet.
+
+    Raises:
+        ValueError: As there.
+    """
+
+    def read(image: "Image") -> UInt8[np.ndarray, "C H W"]:
+        if look:
+            _look(image, name)
+        return _pixels(image, name, size, crop, grey)
+
+    if isinstance(source, Path):
+        # In memory, as of a file Pillow reads parts of the length that they claim, for which memory is taken first.
+        with _naming_damage(name):
+            source = BytesIO(source.read_bytes())
+    return _reading(source, name, read)
 
 
 def decode_picture(data: bytes, name: str) -> UInt8[np.ndarray, "C H W"]:
@@ -117,10 +193,36 @@ def sizes_by_frequency(looks: Sequence[Look]) -> list[tuple[int, int]]:
 def _reading(source: Path | BytesIO, name: Path | str, read: Callable[["Image"], T]) -> T:
     from PIL import Image
 
-    with _naming_damage(name):
-        image = Image.open(source)
-    with image:
+    with _QUIET, _naming_damage(name):
+        # Whatever its name, Pillow would open any kind of file, also PostScript: a program, which Ghostscript runs.
+        image = Image.open(source, formats=_FORMATS)
+    with _QUIET, image:
         return read(image)
+
+
+class _Quiet:
+    """Inside, Pillow warns of nothing: what it doubts is damaged or does not matter. Threads may enter it together."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._kept = threading.Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        # The filters are those of all threads: the first to enter sets them, and the last to leave sets them back.
+        with self._lock:
+            if self._inside == 0:
+                self._kept = warnings.catch_warnings()
+                self._kept.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._kept.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 @contextmanager
@@ -130,18 +232,24 @@ def _naming_damage(name: Path | str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
-        raise ValueError(f"{name} is damaged or no image ({error})") from None
+    except MemoryError:
+        raise ValueError(f"{name} is damaged or takes more memory than there is") from None
+    except (*_DAMAGE, DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's word, not Pillow's
+            raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{name} is damaged or no image ({one_line(error)})") from None
 
 
-def _look(image: "Image", path: Path) -> Look:
+def _look(image: "Image", path: Path | str) -> Look:
     if image.has_transparency_data:
         raise ValueError(f"{path} has an alpha channel, which is not modelled; flatten it onto a background first")
     if image.mode not in _GREY + _COLOUR:
         raise ValueError(f"{path} has pixels of mode {image.mode}; expected 8-bit grey or RGB")
     width, height = image.size
+    # Pillow decodes all pixels of a PNG to look behind them for an orientation, where hardly any file has one.
+    in_head = image.format != "PNG" or "exif" in image.info
     with _naming_damage(path):
-        sideways = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        sideways = in_head and image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return Look((height, width) if sideways else (width, height), image.mode in _GREY)
 
 

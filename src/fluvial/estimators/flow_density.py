@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from fluvial.estimators.base import RowDensity
 from fluvial.estimators.fitting import Fit, Recipe, fit_flow, make_net
 from fluvial.estimators.saving import column_names, read_file, save_file, set_column_names
-from fluvial.estimators.values import draw_seed, require_count, require_device
+from fluvial.estimators.values import draw_seed, require_count, require_device, require_samples
 from fluvial.estimators.whitening import Whitening
 from fluvial.likelihood import DIVERGENCES, log_prob
 from fluvial.progress import ProgressCallback
@@ -159,10 +159,10 @@ class FlowDensity(RowDensity):
             random_state: Seed of the noise.
 
         Raises:
-            ValueError: If ``n_samples`` is below 1.
+            ValueError: If ``n_samples`` is below 1, or so many do not fit into memory.
         """
         check_is_fitted(self)
-        count = require_count("n_samples", n_samples)
+        count = require_samples(n_samples, self.n_features_in_)
         x0 = noise(draw_seed(random_state), 0, count, (self.n_features_in_,), torch.float64).to(self.device)
         with torch.no_grad():
             white = solve(self.field_, x0, steps=self.solver_steps, method="rk4").x

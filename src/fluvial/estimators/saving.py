@@ -1,5 +1,6 @@
 """One file for a fitted estimator, without pickle: arrays as safetensors, settings as JSON in their header."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -12,9 +13,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fluvial import __version__
+from fluvial.data.memory import check_fits
+from fluvial.data.quoting import one_line, quoted
+from fluvial.metrics.extractors.cache import content_hash
 from fluvial.training.toml import write_bytes
 
-_KEY = "fluvial"
+_KEY, _HASH = "fluvial", "sha256"
 
 
 def save_file(
@@ -31,9 +35,17 @@ def save_file(
     Raises:
         OSError: If it cannot be written; a file that was there is as it was.
     """
-    head = json.dumps({"version": __version__, "estimator": kind, **values}, default=_number)
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    settings = json.dumps({"version": __version__, "estimator": kind, **values}, default=_number)
+    head = json.dumps({**json.loads(settings), _HASH: _seal(settings, kept)})
     write_bytes(Path(file), safetensors.torch.save(kept, {_KEY: head}))
+
+
+def _seal(settings: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of settings and arrays."""
+    names = sorted(tensors)
+    whole = json.dumps([settings, names, content_hash(*(tensors[name] for name in names))])
+    return hashlib.sha256(whole.encode()).hexdigest()
 
 
 def _number(value: Any) -> Any:
@@ -54,15 +66,19 @@ def read_file(file: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], 
         reason = "it is a folder" if path.is_dir() else "there is no such file"
         raise ValueError(f"{path} cannot be loaded: {reason}")
     try:
+        check_fits(2 * path.stat().st_size, str(path), "take a machine with more")
         with safe_open(path, framework="pt") as opened:
             values = json.loads((opened.metadata() or {}).get(_KEY, "null"))
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:  # RecursionError is the last
+        raise ValueError(f"{path} is damaged: {one_line(error)}") from error
     if not isinstance(values, dict) or "estimator" not in values:
         raise ValueError(f"{path} holds no estimator of fluvial")
     if values["estimator"] != kind:
-        raise ValueError(f"{path} holds another estimator, {values['estimator']}; expected {kind}")
+        raise ValueError(f"{path} holds another estimator, {quoted(values['estimator'])}; expected {kind}")
+    known = values.pop(_HASH, None)
+    if known != _seal(json.dumps(values), tensors):
+        raise ValueError(f"{path} is damaged: its sha256 is not the one that it records")
     return values, tensors
 
 

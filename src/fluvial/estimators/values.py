@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 
+from fluvial.data.memory import check_fits
+
 
 def require_count(name: str, value: Any) -> int:
-    """An integer of at least 1.
+    """An integer from 1 to 2^31.
 
     Raises:
         ValueError: If it is none.
@@ -20,7 +22,24 @@ def require_count(name: str, value: Any) -> int:
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    if int(value) > 2**31:
+        raise ValueError(f"{name} must be at most 2^31, got {value}")
     return int(value)
+
+
+def require_samples(n_samples: Any, columns: int) -> int:
+    """A number of rows to draw, of so many columns, that fit into memory.
+
+    Raises:
+        ValueError: If it is none.
+
+    Example:
+        >>> require_samples(3, 2)
+        3
+    """
+    count = require_count("n_samples", n_samples)
+    check_fits(8 * count * columns, f"n_samples={count}", "draw fewer at a time")
+    return count
 
 
 def require_device(device: Any) -> None:

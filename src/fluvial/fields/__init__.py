@@ -1,4 +1,8 @@
-"""Velocity fields: the exact one of a data set, and fields made of others."""
+"""Velocity fields: the exact one of a data set, and fields made of others.
+
+NaN and infinity in ``x`` or ``t`` come out as NaN: a field is called at every step of a solver, which looks at its
+state.
+"""
 
 from fluvial.fields.base import Field, breakpoints, singular_at_end
 from fluvial.fields.collapse import Collapse, collapse_time

@@ -35,6 +35,11 @@ def _check_labels_and_prior(points: int, labels: Tensor | None, log_prior: Tenso
     for name, value in (("labels", labels), ("log_prior", log_prior)):
         if value is not None and tuple(value.shape) != (points,):
             raise ValueError(f"{name} must have shape ({points},), got {tuple(value.shape)}")
+    for name, value in (("labels", labels), ("log_prior", log_prior)):
+        if value is not None and (value.is_complex() or value.dtype == torch.bool):
+            raise ValueError(
+                f"{name} must hold {'whole' if name == 'labels' else 'floating'} numbers, got {value.dtype}"
+            )
     if labels is not None and bool((labels < 0).any()):
         raise ValueError("labels of a support must not be negative")
     if log_prior is not None and not (bool((log_prior < torch.inf).all()) and bool((log_prior > -torch.inf).any())):
@@ -92,6 +97,8 @@ def check_labels(cond: Tensor, rows: int, present: Tensor | None) -> None:
     """
     if present is None:
         raise ValueError("cond holds labels but the support has none: pass labels= to ExactField")
+    if cond.is_complex() or cond.dtype == torch.bool:
+        raise ValueError(f"cond must hold labels or a log-prior, got {cond.dtype}")
     if tuple(cond.shape) != (rows,):
         raise ValueError(f"labels must have shape ({rows},), got {tuple(cond.shape)}")
     missing = cond[(cond >= 0) & ~torch.isin(cond, present)]

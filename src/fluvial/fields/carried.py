@@ -10,6 +10,7 @@ from torch import Tensor
 from fluvial.devices import to_device
 from fluvial.fields.base import Field, breakpoints
 from fluvial.fields.divergences import Divergence
+from fluvial.randomness import draw_rows
 
 
 class Carried:
@@ -56,9 +57,13 @@ def rademacher(x: Tensor, probes: int, generator: torch.Generator | None) -> Flo
 
     Those of a datum are drawn together, so that the size of a batch changes none of them.
     """
-    device = x.device if generator is None else generator.device
-    shape = (len(x), probes, *x.shape[1:])
-    return to_device((2 * torch.randint(0, 2, shape, generator=generator, device=device) - 1).to(x.dtype), x.device)
+
+    def draw(count: int, g: torch.Generator | None) -> Tensor:
+        device = x.device if g is None else g.device
+        return 2 * torch.randint(0, 2, (count, probes, *x.shape[1:]), generator=g, device=device) - 1
+
+    signs = draw(len(x), None) if generator is None else draw_rows(draw, len(x), generator)
+    return to_device(signs.to(x.dtype), x.device)
 
 
 def log_normal(x: Tensor) -> Float[Tensor, " B"]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fluvial.fields.exact import ExactField
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator, noise
@@ -52,6 +53,7 @@ class Collapse:
     effective_sample_size: Tensor
 
 
+@checked
 def collapse_time(
     data: Tensor,
     path: GaussianPath | None = None,
@@ -82,6 +84,9 @@ def collapse_time(
         True
     """
     path = CondOT() if path is None else path
+    if data.ndim < 2 or data.numel() == 0 or not data.is_floating_point() or not bool(data.isfinite().all()):
+        given = f"{data.dtype} of shape {tuple(data.shape)}"
+        raise ValueError(f"data must be finite floating numbers of shape (N, *D), neither of them 0, got {given}")
     rows, count = torch.unique(data.flatten(1), dim=0, return_counts=True)
     if len(rows) < 2:
         raise ValueError(f"data must hold at least two different data, got {len(rows)}")

@@ -35,6 +35,7 @@ from fluvial.fields.arguments import (
 from fluvial.fields.base import Course, Walk
 from fluvial.fields.courses import choose_course
 from fluvial.fields.posterior import Posterior
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.smoothing import (
     DEFAULT_MEMORY,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from fluvial.smoothing.shards import Shards
 
 
+@checked
 class ExactField:
     """Velocity field that transports noise to a finite data set exactly; see the module's docstring.
 
@@ -126,6 +128,7 @@ class ExactField:
             raise ValueError("support lies in a file: read some of it with field.take(index)")
         return self.take(slice(None))
 
+    @checked
     def take(self, index: Tensor | slice) -> Tensor:
         """Some of the data, in data units, shape ``(len(index), *D)``.
 
@@ -133,7 +136,14 @@ class ExactField:
             >>> ExactField(torch.tensor([[0], [255]], dtype=torch.uint8)).take(torch.tensor([1]))
             tensor([[1.]])
         """
+        if isinstance(index, Tensor):
+            _check_index(index, len(self._support))
         return self._support.data(index, self._support.dtype).reshape(-1, *self.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data lie."""
+        return self._support.device
 
     @property
     def singular_at_end(self) -> bool:
@@ -268,6 +278,8 @@ class ExactField:
 
     def _query(self, x: Tensor, t: Tensor | float, cond: Tensor | None) -> Query:
         require_tensor("x", x)
+        if self.device != x.device:
+            raise ValueError(f"x must be on the device of the support, {self.device}, got {x.device}")
         check_point(x, self.shape)
         times = as_times(t, x).double().expand(len(x))  # float64, since 1e-7 of alpha is all of sigma at the end
         if bool(((times < 0) | (times > 1)).any()):
@@ -280,6 +292,8 @@ class ExactField:
         if cond is None:
             return None, None
         require_tensor("cond", cond)
+        if cond.device != self.device:
+            raise ValueError(f"cond must be on the device of the support, {self.device}, got {cond.device}")
         if cond.is_floating_point():
             return None, checked_prior(cond, rows, len(self._support), everywhere=self._shards is None)
         check_labels(cond, rows, self._present)
@@ -294,3 +308,10 @@ class ExactField:
 def _require_noise(query: Query, message: str) -> None:
     if bool((query.sigma == 0).any()):
         raise ValueError(message)
+
+
+def _check_index(index: Tensor, count: int) -> None:
+    if index.ndim != 1 or index.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"index must be whole numbers of shape (n,), got {index.dtype} of shape {tuple(index.shape)}")
+    if len(index) and not bool(((index >= 0) & (index < count)).all()):
+        raise ValueError(f"index must be from 0 to {count - 1}, got {int(index.min())} to {int(index.max())}")

@@ -8,9 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import row_times
 from fluvial.fields.base import Field, breakpoints, singular_at_end
+from fluvial.kinds import checked
 
 
+@checked
 class Guided:
     r"""Field pushed from its unconditional towards its conditional velocity.
 
@@ -39,6 +42,8 @@ class Guided:
     def __init__(self, field: Field, scale: float, interval: tuple[float, float] = (0.0, 1.0)) -> None:
         if not abs(scale) < float("inf"):
             raise ValueError(f"scale must be finite, got {scale}")
+        if len(interval) != 2:
+            raise ValueError(f"interval must be (start, end), got {interval}")
         start, end = interval
         if not 0 <= start < end <= 1:
             raise ValueError(f"interval must satisfy 0 <= start < end <= 1, got {interval}")
@@ -76,7 +81,7 @@ class Guided:
 
     def _guided(self, quantity: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         """A quantity that is linear in the velocity, guided."""
-        t = t.expand(len(x))
+        t = row_times(t, x)
         conditional = quantity(x, t, cond)
         if cond is None or self.scale == 1:
             return conditional

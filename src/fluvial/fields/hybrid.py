@@ -7,9 +7,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import require_tensor, row_times
 from fluvial.fields.base import Field, breakpoints, singular_at_end
+from fluvial.kinds import checked
 
 
+@checked
 class Hybrid:
     """Field that follows ``before`` for ``t < tau`` and ``after`` from ``tau`` on (``before`` to the end if tau = 1).
 
@@ -76,7 +79,14 @@ class Hybrid:
     def _by_side(
         self, before: Callable[..., Tensor], after: Callable[..., Tensor], x: Tensor, t: Tensor, cond: Any = None
     ) -> Tensor:
-        t = t.expand(len(x))
+        t = row_times(t, x)
+        rows = hasattr(cond, "__len__") and hasattr(cond, "__getitem__") and not isinstance(cond, list | tuple | str)
+        if cond is not None and (not rows or (isinstance(cond, Tensor) and cond.ndim == 0)):
+            raise TypeError(f"cond must have a row for each point, got {type(cond).__name__}")
+        if isinstance(cond, Tensor):
+            require_tensor("cond", cond)
+        if cond is not None and len(cond) != len(x):
+            raise ValueError(f"cond must have {len(x)} rows, one for each point, got {len(cond)}")
         early = (t < self.tau) | (self.tau == 1)
         if bool(early.all()):
             return before(x, t, cond)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from fluvial.checks import as_times, require_shape, require_tensor
 from fluvial.fields.components import FLOATS, check_means, checked_weights, spectra
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 
 # VP's sigma' is infinite where its sigma is 0, and their product is not: it is taken this far inside.
@@ -47,6 +48,7 @@ class _At:
     alpha_dot: Tensor  # (B, 1)
 
 
+@checked
 class GaussianMixtureField:
     """Velocity field that transports noise to a Gaussian mixture; see the module's docstring.
 
@@ -139,6 +141,7 @@ class GaussianMixtureField:
         around = (scores - (weights * scores).sum(0)) * (velocities - (weights * velocities).sum(0))
         return (at.weights * (at.rates.sum(2) + around.sum(2))).sum(0).to(x.dtype)
 
+    @checked
     def log_prob(self, x: Tensor, t: Tensor | float = 1.0) -> Float[Tensor, "B"]:
         """Log-density in nats of the points ``alpha x1 + sigma x0`` at time ``t``, shape ``(B,)``, float64.
 
@@ -152,6 +155,7 @@ class GaussianMixtureField:
         """
         return self._at(x, t, None, "density").log_density
 
+    @checked
     def sample(self, n: int, generator: torch.Generator, t: float = 1.0) -> Float[Tensor, "n *D"]:
         """Points whose log-density is ``log_prob(x, t)``, of the means' type.
 

@@ -11,7 +11,8 @@ class Posterior:
 
     Args:
         mean: ``E[x1 | xt]``, shape ``(B, *D)``.
-        log_density: Log-density of ``xt`` under the path's marginal, shape ``(B,)``, in nats.
+        log_density: Log-density of ``xt`` under the path's marginal, shape ``(B,)``, in nats; at t = 1 of a path that
+            ends in the data, infinite on them and minus infinity elsewhere.
         effective_sample_size: ``1 / sum w_i^2``, shape ``(B,)``, between 1 and N.
         entropy: ``-sum w_i log w_i``, shape ``(B,)``, in nats.
         top_weight: Largest weight, shape ``(B,)``.

@@ -15,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.checks import require_tensor
+from fluvial.kinds import checked
 
 TIE = 1e-12
 """Cosines in float64 that differ by less are equal: their rounding errors, and how rows are blocked, reach 1e-13."""
 
 
+@checked
 def similarity_prior(query_embeddings: Tensor, support_embeddings: Tensor, temperature: float) -> Float[Tensor, "B N"]:
     r"""Log-prior :math:`\log \mathrm{softmax}_i(\cos(q, e_i) / T)` over a support, for each query.
 

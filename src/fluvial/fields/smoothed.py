@@ -30,6 +30,7 @@ from fluvial.checks import as_times, require_tensor
 from fluvial.fields.arguments import check_labels, check_point, checked_prior
 from fluvial.fields.exact import ExactField
 from fluvial.fields.nearest import Local, NearestData, Perturbed
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.randomness import noise
 
@@ -37,6 +38,7 @@ from fluvial.randomness import noise
 _ROWS = 4096
 
 
+@checked
 class SmoothedField:
     """Exact field averaged over fixed perturbations of the point, over all data or the nearest alone.
 
@@ -193,6 +195,8 @@ class SmoothedField:
     def _times(self, x: Tensor, t: Tensor | float, cond: Tensor | None, quantity: str = "") -> Tensor:
         """Times of the rows in float64, after checks; where sigma = 0 there is no ``quantity``, if one is named."""
         require_tensor("x", x)
+        if x.device != self.exact.device:
+            raise ValueError(f"x must be on the device of the support, {self.exact.device}, got {x.device}")
         check_point(x, self.exact.shape)
         times = as_times(t, x).double().expand(len(x))
         if not bool(((times >= 0) & (times <= 1)).all()):

@@ -16,10 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import Samples, as_pair
 from fluvial.metrics.neighbours import k_nearest
 
 
+@checked
 def local_ratios(samples: Samples, train: Samples) -> Float[Tensor, " n"]:
     """Distance of every sample to its nearest training datum, over that datum's to its own nearest one.
 
@@ -50,6 +52,7 @@ def local_ratios(samples: Samples, train: Samples) -> Float[Tensor, " n"]:
     return torch.where((distance == 0) & (beyond == 0), 1.0, distance / beyond)
 
 
+@checked
 def authenticity(samples: Samples, train: Samples) -> float:
     """Share of the samples that are further from their nearest training datum than that is from its nearest one.
 

@@ -25,6 +25,7 @@ from scipy.stats import norm, rankdata
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import Samples, as_matrix, as_pair
 from fluvial.metrics.neighbours import k_nearest
 from fluvial.randomness import generator
@@ -85,6 +86,7 @@ def rank_z_score(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> floa
     return float((u - n * m / 2) / math.sqrt(variance)) if variance > 1e-9 * n * m else 0.0
 
 
+@checked
 def ct_test(samples: Samples, train: Samples, held_out: Samples, *, cells: int | None = None, seed: int = 0) -> CTTest:
     """The C_T test over the cells of k-means on the training data.
 

@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.distinct import DistinctRows, distinct_rows
 from fluvial.metrics.matrix import Samples, as_matrix
 from fluvial.metrics.neighbours import KNearest, k_nearest
@@ -81,6 +82,7 @@ class Duplicates:
         return tuple(torch.nonzero(label == number).flatten().tolist() for number in several)
 
 
+@checked
 def find_duplicates(
     x: Samples, *, near: float = NEAR, name: str = "x", progress: ProgressCallback | None = None
 ) -> Duplicates:

@@ -11,10 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import Samples, as_pair
 from fluvial.metrics.pairwise import Sets, as_set_pairs, mean_over_pairs
 
 
+@checked
 def energy_distance(a: Samples, b: Samples) -> float:
     """Unbiased energy distance between two sets of rows, in float64; may be negative.
 
@@ -40,6 +42,7 @@ def energy_distance(a: Samples, b: Samples) -> float:
     return float(batched_energy_distance(first[None], second[None]))
 
 
+@checked
 def batched_energy_distance(a: Sets, b: Sets) -> Float[Tensor, " B"]:
     """:func:`energy_distance` of each of ``B`` pairs of sets.
 

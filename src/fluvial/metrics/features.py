@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fluvial.checks import require_seed
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import TILE_BYTES, Samples, as_matrix, tiles
 
 HIDDEN = (128, 64)
@@ -46,6 +48,7 @@ class ClassifierFeatures:
     classes: Int[Tensor, " _"]
 
     @classmethod
+    @checked
     def fit(cls, x: Samples, labels: Labels, *, seed: int = 0) -> "ClassifierFeatures":
         """Train on data of about unit scale: Adam, float32, on the CPU, 1,000 updates and at least 10 epochs.
 
@@ -74,6 +77,7 @@ class ClassifierFeatures:
             raise ValueError(f"labels must hold at least 2 classes, got only {int(target[0])}")
         batch = min(BATCH, len(rows))
         epochs = max(EPOCHS, math.ceil(UPDATES / math.ceil(len(rows) / batch)))
+        require_seed(seed)
         model = MLPClassifier(HIDDEN, batch_size=batch, max_iter=epochs, random_state=seed, tol=0.0)
         # products of this size are quicker on one thread, and then do not depend on how many there are
         with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import TILE_BYTES, Samples, as_matrix, as_pair, tiles
 
 
@@ -41,6 +42,7 @@ class GaussianStatistics:
     count: int
 
     @classmethod
+    @checked
     def of(cls, x: Samples) -> "GaussianStatistics":
         """Statistics of the rows of ``x``, shape (n, ...) with n >= 2, accumulated in float64.
 
@@ -69,6 +71,7 @@ class GaussianStatistics:
         """Unbiased covariance, shape (d, d)."""
         return self.factor.mT @ self.factor
 
+    @checked
     def distance(self, other: "GaussianStatistics") -> float:
         """Fréchet distance to ``other`` as in :func:`frechet_distance`, for a reference that is used often.
 
@@ -105,6 +108,7 @@ def _factor(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     return values.clamp_min(0).sqrt()[:, None] * vectors.mT * deviation  # type: ignore[no-any-return]
 
 
+@checked
 def frechet_distance(a: Samples, b: Samples) -> float:
     r"""Fréchet distance between the Gaussians fitted to two sets of rows, in float64.
 

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from scipy.stats import t as student
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.frechet import GaussianStatistics
 from fluvial.metrics.matrix import Samples, as_pair
 from fluvial.progress import Progress, ProgressCallback
@@ -66,6 +67,7 @@ class Extrapolation:
     limit: float
 
 
+@checked
 def frechet_estimate(
     a: Samples, b: Samples, *, groups: int = 10, seed: int = 0, progress: ProgressCallback | None = None
 ) -> FrechetEstimate:
@@ -117,6 +119,7 @@ def frechet_estimate(
     return FrechetEstimate(value, error, max(0.0, value - reach), value + reach)
 
 
+@checked
 def frechet_extrapolation(
     a: Samples,
     b: Samples,

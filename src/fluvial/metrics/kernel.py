@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import TILE_BYTES, Samples, as_pair, tiles
 from fluvial.randomness import generator
 
@@ -39,6 +40,7 @@ class KernelDistance:
     subsets: int
 
 
+@checked
 def kernel_distance(
     a: Samples, b: Samples, *, subsets: int = 10, subset_size: int | None = None, seed: int = 0
 ) -> KernelDistance:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import TILE_BYTES, Samples, as_matrix, as_pair, tiles
 from fluvial.metrics.neighbours import k_nearest
 from fluvial.progress import Progress, ProgressCallback
@@ -91,6 +92,7 @@ class Manifold:
         return cls(points, _squares(points, points, torch.arange(len(points), device=points.device), nearest), k)
 
 
+@checked
 def prdc(samples: Samples, reference: Samples, *, k: int = 5, progress: ProgressCallback | None = None) -> PRDC:
     """Precision, recall, density and coverage of samples against real data; no whole distance matrix is formed.
 

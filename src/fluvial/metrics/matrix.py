@@ -34,6 +34,8 @@ def as_matrix(value: Samples, argument: str, *, minimum: int = 1) -> Float[Tenso
         torch.Size([5, 64])
     """
     tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise ValueError(f"{argument} must be a dense tensor with values, got {tensor.layout} on {tensor.device}")
     if not tensor.is_floating_point():
         raise TypeError(f"{argument} must hold floating point numbers, got {tensor.dtype}")
     if tensor.ndim == 0 or len(tensor) < minimum:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import Samples, as_matrix, as_pair
 from fluvial.metrics.pairwise import Sets, as_set_pairs, as_sets, mean_over_pairs
 
@@ -27,6 +28,7 @@ MOST_FOR_MEDIAN = 4096
 """Rows of which :func:`median_distance` takes all pairs; of larger sets it takes this many rows, evenly spread."""
 
 
+@checked
 def mmd2(a: Samples, b: Samples, bandwidth: float) -> float:
     r"""Unbiased squared MMD between two sets of rows, in float64; may be negative.
 
@@ -55,6 +57,7 @@ def mmd2(a: Samples, b: Samples, bandwidth: float) -> float:
     return float(batched_mmd2(first[None], second[None], bandwidth))
 
 
+@checked
 def batched_mmd2(a: Sets, b: Sets, bandwidth: Float[Tensor, "*B"] | float) -> Float[Tensor, " B"]:
     """:func:`mmd2` of each of ``B`` pairs of sets.
 
@@ -102,9 +105,12 @@ def checked_bandwidths(bandwidth: Tensor | float, count: int) -> list[float]:
     for width in widths:
         if not (width > 0 and math.isfinite(width)):
             raise ValueError(f"bandwidth must be positive and finite, got {width:g}")
+        if not 0 < width * width < math.inf:
+            raise ValueError(f"bandwidth must have a square that is positive and finite in float64, got {width:g}")
     return widths
 
 
+@checked
 def median_distance(x: Samples) -> float:
     """Median distance between two different rows: the bandwidth that a reference set gives to all comparisons with it.
 
@@ -133,6 +139,7 @@ def median_distance(x: Samples) -> float:
     return float(batched_median_distance(rows[None]))
 
 
+@checked
 def batched_median_distance(x: Sets) -> Float[Tensor, " B"]:
     """:func:`median_distance` of each of ``B`` sets.
 

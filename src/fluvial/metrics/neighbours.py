@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.candidates import Chunk, Frame
 from fluvial.metrics.distinct import DistinctRows, distinct_rows
 from fluvial.metrics.matrix import TILE_BYTES, Samples, as_pair
@@ -54,6 +55,7 @@ class KNearest:
     indices: Int[Tensor, "n k"]
 
 
+@checked
 def k_nearest(
     queries: Samples,
     reference: Samples,
@@ -107,6 +109,7 @@ def k_nearest(
     return _with_equals(_search(points, unique, min(k, len(unique)), False, progress), groups, k, leave_out=False)
 
 
+@checked
 def nearest_neighbours(queries: Samples, reference: Samples, *, exclude_self: bool = False) -> Neighbours:
     """Nearest neighbour of every query in Euclidean distance; :func:`k_nearest` with one neighbour.
 
@@ -220,6 +223,7 @@ def _with_equals(found: KNearest, groups: DistinctRows, k: int, *, leave_out: bo
     return KNearest(found.distances.gather(1, which), members[start[group] + offset])
 
 
+@checked
 def nearest_neighbour_ratio(samples: Samples, train: Samples, held_out: Samples) -> float:
     """Mean distance of the samples to their nearest training datum, over that of the held-out data.
 

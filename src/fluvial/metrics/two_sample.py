@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import Samples, as_pair
 from fluvial.randomness import generator
 
@@ -23,6 +24,7 @@ CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 """The classifiers that :func:`classifier_two_sample` knows."""
 
 
+@checked
 def classifier_two_sample(a: Samples, b: Samples, kind: str = "linear", *, seed: int = 0, folds: int = 5) -> float:
     """Cross-validated accuracy of a classifier that tells the rows of ``a`` from those of ``b``.
 

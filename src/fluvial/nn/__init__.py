@@ -1,4 +1,4 @@
-"""Small networks that are fields: ``net(x, t, cond=None, r=None)``."""
+"""Small networks that are fields: ``net(x, t, cond=None, r=None)``; NaN in ``x`` or ``t`` comes out as NaN."""
 
 from fluvial.nn.attention import SelfAttention, TokenAttention
 from fluvial.nn.by_name import preset

@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from fluvial.checks import require_input
 from fluvial.conditions import Tokens
+from fluvial.kinds import checked
 from fluvial.nn.conditioning import with_null
 
 
@@ -68,6 +70,7 @@ def carries_tangent(*tensors: Tensor) -> bool:
     return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
+@checked
 class SelfAttention(nn.Module):
     """Attention of every position to all of them; neither normalised nor added to its input.
 
@@ -92,11 +95,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B n F"]) -> Float[Tensor, "B n F"]:
         """What the positions take from one another, shape ``(B, n, width)``."""
+        require_input(x, self.qkv.weight)
+        if x.ndim != 3 or x.shape[2] != self.qkv.in_features:
+            raise ValueError(f"x must have shape (B, n, {self.qkv.in_features}), got {tuple(x.shape)}")
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, 2))
         out: Tensor = self.out(join_heads(attend(q, k, v)))
         return out
 
 
+@checked
 class TokenAttention(nn.Module):
     """Attention of positions to a set of tokens through keys and values of its own; not added to its input.
 

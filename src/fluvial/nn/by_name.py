@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from fluvial.kinds import checked
 from fluvial.nn.dit import DiT
 from fluvial.nn.mlp import MLP
 from fluvial.nn.patches import patch_side
@@ -12,6 +13,7 @@ from fluvial.nn.unet import UNet
 from fluvial.presets import PRESETS, NetOptions, net_options
 
 
+@checked
 def preset(
     name: str,
     shape: tuple[int, ...],

@@ -6,11 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluvial.checks import as_times
+from fluvial.checks import as_times, require_input
 from fluvial.conditions import Embedding, Tokens, is_present
+from fluvial.kinds import checked
 from fluvial.nn.embeddings import LabelEmbedding, TimeEmbedding
 
 
+@checked
 class Conditioning(nn.Module):
     """Features of time, gap and condition, one row for each point.
 
@@ -79,6 +81,7 @@ class Conditioning(nn.Module):
             ValueError: If the condition is not of the kind or size that the net takes, a label is out of range
                 (checked on the CPU, where it costs no synchronisation), or ``r`` comes to a net without a gap.
         """
+        require_input(x, self.time_in.weight)
         t = as_times(t, x).to(x.dtype).expand(len(x))
         self._check(cond, len(x))
         h: Tensor = self.time_in(self.time(t))
@@ -107,16 +110,11 @@ class Conditioning(nn.Module):
             raise ValueError(f"this net takes no {kind}: build it with {option}=")
         if len(cond) != rows:
             raise ValueError(f"cond must have {rows} rows, one for each point, got {len(cond)}")
-        if option == "classes":
-            self._check_labels(cond)
-        elif size != getattr(self, option):
+        if option != "classes" and size != getattr(self, option):
             raise ValueError(f"{kind} must have length {getattr(self, option)}, got {size}")
 
-    def _check_labels(self, labels: Tensor) -> None:
-        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and len(labels):
-            largest = int(labels.max())
-            if self.classes is not None and largest >= self.classes:
-                raise ValueError(f"labels must be below {self.classes}, got {largest}")
+
+_WHOLE = (torch.int64, torch.int32)
 
 
 def _kind(cond: Any) -> tuple[str, str, int]:
@@ -125,7 +123,7 @@ def _kind(cond: Any) -> tuple[str, str, int]:
         return "embeddings", "embedding", cond.value.shape[1]
     if isinstance(cond, Tokens):
         return "tokens", "tokens", cond.value.shape[2]
-    if isinstance(cond, Tensor) and cond.ndim == 1 and not cond.is_floating_point():
+    if isinstance(cond, Tensor) and cond.ndim == 1 and cond.dtype in _WHOLE:
         return "labels", "classes", 0
     described = tuple(cond.shape) if isinstance(cond, Tensor) else type(cond).__name__
     raise ValueError(f"cond must be whole labels (B,), an Embedding or Tokens, got {described}")

@@ -7,12 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluvial.checks import as_times, require_shape
+from fluvial.checks import as_times, require_dense, require_input, require_shape
 from fluvial.conditions import labels_of
+from fluvial.kinds import checked
 
 CLOCKS = ("fluvial", "reversed")
 
 
+@checked
 def wrap_diffusers(
     model: Any, *, time_scale: float = 1000.0, clock: str = "fluvial", null_label: int | None = None
 ) -> "DiffusersField":
@@ -110,6 +112,9 @@ class DiffusersField(nn.Module):
             ValueError: If ``x`` has another shape, the condition is not what the model takes, or ``r`` is given.
         """
         require_shape(x, self.shape)
+        weight = next(self.model.parameters(), None)
+        if weight is not None:
+            require_input(x, weight)
         if r is not None:
             raise ValueError("a model of diffusers takes no second time r")
         t = as_times(t, x).to(x.dtype).expand(len(x))
@@ -124,6 +129,8 @@ class DiffusersField(nn.Module):
         if cond is not None and labels_of(cond) is None:
             described = tuple(cond.shape) if isinstance(cond, Tensor) else type(cond).__name__
             raise ValueError(f"cond must be whole labels (B,), got {described}")
+        if isinstance(cond, Tensor):
+            require_dense("cond", cond)
         if cond is not None and len(cond) != len(x):
             raise ValueError(f"cond must have {len(x)} rows, one for each point, got {len(cond)}")
         if self.classes is None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fluvial.checks import require_shape
 from fluvial.conditions import Tokens
+from fluvial.kinds import checked
 from fluvial.nn.attention import SelfAttention, TokenAttention
 from fluvial.nn.conditioning import Conditioning
 from fluvial.nn.patches import from_patches, grid_positions, to_patches
@@ -39,6 +40,7 @@ class _Block(nn.Module):
         return out
 
 
+@checked
 class DiT(nn.Module):
     """Transformer on patches whose blocks are modulated by time, and by a label or an embedding where it takes one.
 

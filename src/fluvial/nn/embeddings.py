@@ -6,7 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from fluvial.checks import require_beside, require_tensor
+from fluvial.kinds import checked
 
+
+@checked
 class TimeEmbedding(nn.Module):
     r"""Sines and cosines of :math:`s t`, at frequencies falling geometrically from 1 to 1/10,000.
 
@@ -39,10 +43,15 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, "B"]) -> Float[Tensor, "B F"]:
         """Features of each time, shape ``(B, dim)``."""
+        require_tensor("t", t)
+        if t.ndim != 1:
+            raise ValueError(f"t must have shape (B,), got {tuple(t.shape)}")
+        require_beside("t", t, "the net's weights", self.frequencies)
         angle = t[:, None] * self.frequencies
         return torch.cat([angle.cos(), angle.sin()], 1)
 
 
+@checked
 class LabelEmbedding(nn.Module):
     """A learned row for each label and one for none.
 
@@ -59,6 +68,8 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
         self.classes = classes
         self.table = nn.Embedding(classes + 1, dim)
 
@@ -66,5 +77,14 @@ class LabelEmbedding(nn.Module):
         """Features of each label; label -1, or None for all ``rows``, is the learned null."""
         if labels is None:
             return self.table.weight[-1].expand(rows, -1)
+        require_tensor("labels", labels)
+        if labels.ndim != 1 or labels.dtype not in (torch.int64, torch.int32):
+            given = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise ValueError(f"labels must be int64 or int32 of shape (B,), got {given}")
+        require_beside("labels", labels, "the net's weights", self.table.weight)
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling() and len(labels):
+            largest = int(labels.max())
+            if largest >= self.classes:
+                raise ValueError(f"labels must be below {self.classes}, got {largest}")
         found: Tensor = self.table(torch.where(labels < 0, self.classes, labels))
         return found

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluvial.checks import require_shape
+from fluvial.kinds import checked
 from fluvial.nn.conditioning import Conditioning
 
 # Time and labels need fewer features than the data, down to this many.
@@ -32,6 +33,7 @@ class _Block(nn.Module):
         return out
 
 
+@checked
 class MLP(nn.Module):
     """Residual perceptron whose blocks are modulated by time, and by a label or an embedding where it takes one.
 

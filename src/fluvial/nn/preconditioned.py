@@ -16,9 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluvial.checks import as_times
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 
 
+@checked
 class Preconditioned(nn.Module):
     """Velocity of white data plus a net's own part, for data of mean 0 and covariance 1.
 

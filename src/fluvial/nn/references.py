@@ -6,12 +6,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluvial.conditions import Tokens
+from fluvial.kinds import checked
 from fluvial.nn.patches import grid_positions
 from fluvial.nn.resnet_blocks import Norm, halved
 
 _MOST_MULTIPLE = 8  # channels stop growing at this many times the first ones
 
 
+@checked
 class ReferenceEncoder(nn.Module):
     """Small convolutional net that turns each image into a square grid of tokens.
 

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluvial.checks import require_beside, require_tensor
+from fluvial.kinds import checked
 from fluvial.nn.attention import attend, check_heads, join_heads, split_heads
 from fluvial.nn.embeddings import TimeEmbedding
 from fluvial.paths import CondOT, GaussianPath
@@ -53,6 +55,7 @@ class _Block(nn.Module):
         return out
 
 
+@checked
 class SupportNet(nn.Module):
     r"""Velocity of points given a support set: ``L`` blocks of cross-attention from the points to the examples.
 
@@ -124,7 +127,7 @@ class SupportNet(nn.Module):
             t: Times: a scalar, ``(B,)`` for one of each task, or ``(B, n)`` for one of each point.
             cond: Support of each task, shape ``(B, m, d)``.
         """
-        self._check(x, cond)
+        self._check(x, t, cond)
         times = point_times(t, x)
         scale = support_scale(cond)[:, None]
         alpha, sigma = self.path.alpha(times), self.path.sigma(times)
@@ -156,12 +159,22 @@ class SupportNet(nn.Module):
         power = (self.path.alpha(t) * scale).square() + self.path.sigma(t).square()
         return scale * self.path.wronskian(t) / power.sqrt()
 
-    def _check(self, x: Tensor, cond: Any) -> None:
+    def _check(self, x: Tensor, t: Tensor | float, cond: Any) -> None:
+        require_tensor("x", x)
         if x.ndim != 3 or x.shape[2] != self.dim:
             raise ValueError(f"x must have shape (B, n, {self.dim}), got {tuple(x.shape)}")
         if not isinstance(cond, Tensor) or cond.ndim != 3 or cond.shape[2] != self.dim or len(cond) != len(x):
             given = tuple(cond.shape) if isinstance(cond, Tensor) else type(cond).__name__
             raise ValueError(f"cond must be supports of shape ({len(x)}, m, {self.dim}), got {given}")
+        for name, value in (("x", x), ("cond", cond)):
+            if value.layout != torch.strided or not value.is_floating_point() or value.dtype != x.dtype:
+                raise ValueError(
+                    f"{name} must be dense and {x.dtype if x.is_floating_point() else 'floating'}, got {value.dtype}"
+                )
+            require_beside(name, value, "the net's weights", next(self.parameters()))
+        if isinstance(t, Tensor):
+            require_tensor("t", t)
+            require_beside("t", t, "x", x)
         if cond.shape[1] < 1:
             raise ValueError("cond must hold at least one example in each support, got m = 0")
 
@@ -180,12 +193,15 @@ def point_times(t: Tensor | float, x: Float[Tensor, "B n d"]) -> Float[Tensor, "
     """Times of all points, from one time, one for each task, or one for each point.
 
     Raises:
+        TypeError: If ``t`` is neither a number nor a tensor.
         ValueError: If ``t`` has another shape.
 
     Example:
         >>> point_times(torch.tensor([0.0, 1.0]), torch.zeros(2, 3, 4)).tolist()
         [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
     """
+    if not isinstance(t, Tensor | int | float):
+        raise TypeError(f"t must be a number or a tensor, got {type(t).__name__}")
     times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     shape = x.shape[:2]
     if times.shape not in (shape, shape[:1], ()):

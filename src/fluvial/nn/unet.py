@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fluvial.checks import require_shape
 from fluvial.conditions import Tokens
+from fluvial.kinds import checked
 from fluvial.nn.conditioning import Conditioning
 from fluvial.nn.resnet_blocks import (
     Doubling,
@@ -27,6 +28,7 @@ _CONDITION = 2
 _LARGEST_ATTENDED = 8
 
 
+@checked
 class UNet(nn.Module):
     """U-Net whose residual blocks are modulated by time, and by a label, an embedding or tokens where it takes them.
 
@@ -131,6 +133,8 @@ class UNet(nn.Module):
             h = layer(h, condition, tokens)
         for up in self.up:
             h = up(h, kept, condition, tokens)
+            # Here, since what wraps a module may hand it a copy of the list.
+            del kept[-len(list(up.get_submodule("layers").children())) :]
         out: Tensor = self.last(nn.functional.silu(self.norm(h)))
         return nn.functional.pixel_shuffle(out, self.stem).contiguous()
 
@@ -185,11 +189,11 @@ class _Up(nn.Module):
         self.layers, self.doubling = nn.ModuleList(layers), doubling
 
     def forward(self, h: Tensor, kept: list[Tensor], condition: Tensor, tokens: Tokens | None) -> Tensor:
-        for layer in self.layers:
-            h = layer(torch.cat([h, kept.pop()], 1), condition, tokens)
+        for number, layer in enumerate(self.layers, start=1):
+            h = layer(torch.cat([h, kept[-number]], 1), condition, tokens)
         if self.doubling is None:
             return h
-        height, width = kept[-1].shape[2:]
+        height, width = kept[-len(self.layers) - 1].shape[2:]
         out: Tensor = self.doubling(h, (height, width))
         return out
 
@@ -252,5 +256,6 @@ def _check(
     least = 1 if len(multipliers) == 1 else 2 ** (len(multipliers) - 2) + 1
     if min(shape[1:]) // stem < least:
         raise ValueError(
-            f"{len(multipliers)} levels need sides of at least {least * stem} pixels with stem {stem}, got {shape}"
+            f"shape does not fit: {len(multipliers)} levels need sides of at least {least * stem} pixels with stem {stem}, "
+            f"got {shape}"
         )

@@ -1,4 +1,7 @@
-"""What a net is trained on: Conditional and Empirical Flow Matching, Mean Flows, maximum likelihood."""
+"""What a net is trained on: Conditional and Empirical Flow Matching, Mean Flows, maximum likelihood.
+
+A batch with NaN has a loss of NaN: training looks at the loss, and skips the step.
+"""
 
 from fluvial.objectives.base import Batch, Loss, Objective
 from fluvial.objectives.cfm import CFM

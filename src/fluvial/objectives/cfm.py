@@ -13,11 +13,13 @@ import torch
 from fluvial.conditions import labels_of
 from fluvial.couplings import Coupling, Independent
 from fluvial.fields.base import Field
-from fluvial.objectives.base import Batch, Loss, noise_like, squared_error
+from fluvial.kinds import checked
+from fluvial.objectives.base import Batch, Loss, met, noise_like, require_call, squared_error, times_like
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.times import Times, Uniform
 
 
+@checked
 @dataclass(frozen=True)
 class CFM:
     """Regression on the conditional velocity of each (noise, datum) pair.
@@ -44,9 +46,10 @@ class CFM:
 
     def __call__(self, net: Field, batch: Batch, *, generator: torch.Generator) -> Loss:
         """Loss of ``net`` on ``batch``; all draws come from ``generator``."""
+        require_call(net, batch, generator)
         x1 = batch.x1
         x0 = noise_like(x1, generator)
-        t = self.times(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
-        x0 = x0[self.coupling(x0, x1, labels_of(batch.cond), generator=generator)]
+        t = times_like(self.times, x1, generator)
+        x0 = met(self.coupling, x0, x1, labels_of(batch.cond), generator)
         point = self.path.sample(x0, x1, t)
-        return squared_error(net(point.xt, t, batch.cond), point.ut)
+        return squared_error(net(point.xt, t, batch.cond), point.ut, t)

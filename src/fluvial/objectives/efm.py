@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from fluvial.fields.base import Field
-from fluvial.objectives.base import Batch, Loss, noise_like, squared_error
+from fluvial.kinds import checked
+from fluvial.objectives.base import Batch, Loss, noise_like, require_call, squared_error, times_like
 from fluvial.paths import GaussianPath, align
 from fluvial.times import Times, Uniform
 
@@ -35,6 +36,7 @@ class DataSource(Protocol):
     def take(self, indices: Tensor, /) -> tuple[Tensor, Tensor | None]: ...
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EFM:
     """Regression on the posterior mean velocity over a random bank of the data.
@@ -69,22 +71,29 @@ class EFM:
     times: Times = field(default_factory=Uniform)
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, Tensor) and (self.data.ndim < 2 or not self.data.is_floating_point()):
+            raise ValueError(
+                f"data must be floating with shape (N, *D), got {self.data.dtype} {tuple(self.data.shape)}"
+            )
         if len(self.data) == 0:
             raise ValueError("data must hold at least one datum, got none")
         if isinstance(self.data, Tensor) and not bool(torch.isfinite(self.data).all()):
             raise ValueError("data must be finite, got NaN or infinity")
         if self.bank_size < 1:
             raise ValueError(f"bank_size must be at least 1, got {self.bank_size}")
+        if self.labels is not None and self.labels.is_floating_point():
+            raise ValueError(f"labels must be whole numbers, got {self.labels.dtype}")
         if self.labels is not None and tuple(self.labels.shape) != (len(self.data),):
             raise ValueError(f"labels must have shape ({len(self.data)},), got {tuple(self.labels.shape)}")
 
     def __call__(self, net: Field, batch: Batch, *, generator: torch.Generator) -> Loss:
         """Loss of ``net`` on ``batch``; all draws come from ``generator``."""
+        require_call(net, batch, generator)
         x1 = batch.x1
         x0 = noise_like(x1, generator)
-        t = self.times(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
+        t = times_like(self.times, x1, generator)
         target = self.target(x0, batch, t, generator=generator)
-        return squared_error(net(self.path.sample(x0, x1, t).xt, t, batch.cond), target)
+        return squared_error(net(self.path.sample(x0, x1, t).xt, t, batch.cond), target, t)
 
     def target(self, x0: Tensor, batch: Batch, t: Tensor, *, generator: torch.Generator) -> Tensor:
         """Target velocity for given noise and times, shape ``(B, *D)``; draws the bank from ``generator``."""
@@ -93,6 +102,8 @@ class EFM:
         pull = torch.empty_like(x1)
         for rows, members in self._groups(batch):
             index, bank = self._draw(members, generator, x1)
+            if not len(rows):
+                continue  # another process has the rows of this label, and draws the same bank
             own = self._locate(x1[rows], members) if batch.index is None else batch.index[rows]
             drawn = own.to(index.device)[:, None] == index
             pull[rows] = _pull(noise[rows], x1[rows], bank, inverse_bandwidth[rows], drawn)
@@ -112,7 +123,7 @@ class EFM:
         if data_labels is None:
             raise ValueError("the batch has labels but the data has none: pass labels= to EFM")
         groups: list[tuple[Tensor, Tensor | None]] = []
-        for label in torch.unique(batch.cond).tolist():
+        for label in (torch.unique(batch.cond) if batch.classes is None else batch.classes).tolist():
             members = None if label < 0 else torch.nonzero(data_labels == label).flatten()
             if members is not None and len(members) == 0:
                 raise ValueError(f"label {label} has no datum to average over")

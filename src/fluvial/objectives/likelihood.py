@@ -24,13 +24,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fluvial.checks import require_tensor
 from fluvial.devices import to_device
 from fluvial.fields.base import Field, breakpoints, singular_at_end
 from fluvial.fields.carried import Carried, log_normal, rademacher
 from fluvial.fields.divergences import pullback, require_constant
+from fluvial.kinds import checked
 from fluvial.levels import spread_levels
-from fluvial.objectives.base import Batch, Loss
+from fluvial.objectives.base import Batch, Loss, require_call
 from fluvial.objectives.recomputed import recomputed
+from fluvial.randomness import draw_rows
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, Tableau, advance
 from fluvial.solvers.grid import Step, make_legs, make_steps
 
@@ -38,6 +41,7 @@ ESTIMATES = ("hutchinson", "exact")
 """Ways to take the divergence in training."""
 
 
+@checked
 @dataclass(frozen=True)
 class MaximumLikelihood:
     r"""Negative log-density of the data, in nats per dimension, with the regularisers of RNODE.
@@ -117,6 +121,7 @@ class MaximumLikelihood:
             ValueError: If the field makes single points of noise (sigma = 0 at t = 1), which have no density, or has
                 more legs between its breakpoints than there are steps.
         """
+        require_call(net, batch, generator)
         if singular_at_end(net):
             raise ValueError("the field makes single points of noise (sigma = 0 at t = 1), which have no density")
         x1 = self._dequantised(batch.x1, generator)
@@ -132,7 +137,11 @@ class MaximumLikelihood:
     def _dequantised(self, x1: Tensor, generator: torch.Generator) -> Tensor:
         if self.levels is None:
             return x1
-        uniform = torch.rand(x1.shape, generator=generator, device=generator.device, dtype=x1.dtype)
+
+        def draw(count: int, g: torch.Generator) -> Tensor:
+            return torch.rand((count, *x1.shape[1:]), generator=g, device=g.device, dtype=x1.dtype)
+
+        uniform = draw_rows(draw, len(x1), generator)
         return spread_levels(x1, to_device(uniform, x1.device), self.levels)
 
     def _rates(self, x: Tensor, generator: torch.Generator) -> "Rates":
@@ -193,6 +202,7 @@ class Rates:
         with torch.enable_grad():
             at = x if x.requires_grad else x.detach().requires_grad_()
             v = field(at, t, cond)
+            require_tensor("what the net returns", v)
             if v.shape != x.shape:
                 raise ValueError(f"the net must return shape {tuple(x.shape)}, got {tuple(v.shape)}")
             speed = v.flatten(1).square().sum(1)

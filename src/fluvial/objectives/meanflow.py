@@ -19,19 +19,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.checks import require_tensor
 from fluvial.conditions import is_present, labels_of, null_like
 from fluvial.couplings import Coupling, Independent
-from fluvial.objectives.base import Batch, Loss, noise_like
+from fluvial.kinds import checked
+from fluvial.objectives.base import Batch, Loss, met, noise_like, require_call
 from fluvial.objectives.forward_mode import derivative_along
 from fluvial.paths import CondOT, GaussianPath
+from fluvial.randomness import RowGenerator, draw_rows
 from fluvial.times import LogitNormal, OrderedPairs, Pairs, SeparatePairs
 
 AverageVelocity = Callable[..., Tensor]
 """``net(x, t, cond, r)``: the average velocity from ``t`` to ``r``; without ``r`` the velocity at ``t``."""
 
 
+@checked
 @dataclass(frozen=True)
 class MeanFlow:
     r"""Regression on the average velocity between two times.
@@ -87,7 +92,7 @@ class MeanFlow:
             raise ValueError(f"omega must be finite, got {self.omega}")
         if not 0 <= self.kappa < 1:
             raise ValueError(f"kappa must be in [0, 1), got {self.kappa}")
-        if not 0 <= self.interval[0] < self.interval[1] <= 1:
+        if len(self.interval) != 2 or not 0 <= self.interval[0] < self.interval[1] <= 1:
             raise ValueError(f"interval must satisfy 0 <= start < end <= 1, got {self.interval}")
 
     @property
@@ -115,10 +120,13 @@ class MeanFlow:
             batch: Data.
             generator: Source of noise and times.
         """
-        x1, count = batch.x1, round(self.share * len(batch))
+        require_call(net, batch, generator)
+        x1, count = batch.x1, self._between(len(batch), generator)
         x0 = noise_like(x1, generator)
-        t, r = self.pairs(len(x1), generator=generator, dtype=x1.dtype, device=x1.device)
-        x0 = x0[self.coupling(x0, x1, labels_of(batch.cond), generator=generator)]
+        t, r = draw_rows(
+            lambda rows, g: self.pairs(rows, generator=g, dtype=x1.dtype, device=x1.device), len(x1), generator
+        )
+        x0 = met(self.coupling, x0, x1, labels_of(batch.cond), generator)
         point = self.path.sample(x0, x1, t)
         target = self._target(net, point.xt, t, point.ut, batch.cond)
         if count:
@@ -128,7 +136,14 @@ class MeanFlow:
             moved = target[rows] + _column(r[rows] - t[rows], slope) * slope
             target, r = torch.cat([moved, target[count:]]), torch.cat([r[rows], t[count:]])
         average = _average(net, point.xt, t, batch.cond, r if count else None)
-        return self._loss(average - target, count)
+        return self._loss(average - target, count, t)
+
+    def _between(self, rows: int, generator: torch.Generator) -> int:
+        """How many of the rows here have ``r > t``: those that are among the first of the whole batch."""
+        if not isinstance(generator, RowGenerator):
+            return round(self.share * rows)
+        here = generator.positions
+        return len(range(here.start, round(self.share * generator.total), here.step))
 
     def _target(self, net: AverageVelocity, x: Tensor, t: Tensor, v: Tensor, cond: Any) -> Tensor:
         """The conditional velocity, guided where there is a condition and the time lies in the interval."""
@@ -146,7 +161,7 @@ class MeanFlow:
             tangent = _average(net, x, t, cond) if self.improved else v
         return derivative_along(lambda x, t: _average(net, x, t, cond, r), (x, t), (tangent, torch.ones_like(t)))
 
-    def _loss(self, error: Tensor, count: int) -> Loss:
+    def _loss(self, error: Tensor, count: int, t: Tensor) -> Loss:
         square = error.square().flatten(1)
         per_sample = square.mean(1)
         weight = (square.detach().sum(1) + self.offset).pow(-self.power) if self.power else None
@@ -154,11 +169,17 @@ class MeanFlow:
         between = raw[:count].mean() if count else raw.new_zeros(())
         logs = {"error": raw.mean(), "error_between": between, "share": raw.new_tensor(count / len(raw))}
         weighted = per_sample if weight is None else weight * per_sample
-        return Loss(weighted.mean(), weighted.detach(), logs)
+        return Loss(weighted.mean(), weighted.detach(), logs, t, {"error_between": count})
 
 
+@checked
 def self_consistency(
-    net: AverageVelocity, x: Tensor, t: Tensor, s: Tensor, r: Tensor, cond: Any = None
+    net: AverageVelocity,
+    x: Float[Tensor, "B *D"],
+    t: Float[Tensor, " B"],
+    s: Float[Tensor, " B"],
+    r: Float[Tensor, " B"],
+    cond: Any = None,
 ) -> tuple[Tensor, Tensor]:
     r"""How well two jumps agree with one: :math:`(r-t)\, U(x_t, t, r) = (s-t)\, U(x_t, t, s) + (r-s)\, U(x_s, s, r)`.
 
@@ -173,6 +194,9 @@ def self_consistency(
     Returns:
         Per row, the squared norm of the difference of both sides, and that of the left side; shape ``(B,)``.
 
+    Raises:
+        ValueError: If there is not one time for each row, or the net returns another shape than that of ``x``.
+
     Source:
         Guo et al. 2025, "SplitMeanFlow"; the identity is the additivity of the integral.
 
@@ -182,15 +206,19 @@ def self_consistency(
         >>> self_consistency(constant, torch.zeros(1, 2), t, s, r)
         (tensor([0.]), tensor([2.]))
     """
-    whole = _column(r - t, x) * net(x, t, cond, r)
-    first = _column(s - t, x) * net(x, t, cond, s)
-    second = _column(r - s, x) * net(x + first, s, cond, r)
+    for name, times in (("t", t), ("s", s), ("r", r)):
+        if len(times) != len(x):
+            raise ValueError(f"{name} must have shape ({len(x)},), got {tuple(times.shape)}")
+    whole = _column(r - t, x) * _average(net, x, t, cond, r)
+    first = _column(s - t, x) * _average(net, x, t, cond, s)
+    second = _column(r - s, x) * _average(net, x + first, s, cond, r)
     return (whole - first - second).square().flatten(1).sum(1), whole.square().flatten(1).sum(1)
 
 
 def _average(net: AverageVelocity, x: Tensor, t: Tensor, cond: Any, r: Tensor | None = None) -> Tensor:
     """The net's average velocity, or without ``r`` its velocity, of the shape that it must have."""
     v = net(x, t, cond) if r is None else net(x, t, cond, r)
+    require_tensor("what the net returns", v)
     if v.shape != x.shape:
         raise ValueError(f"the net must return shape {tuple(x.shape)}, got {tuple(v.shape)}")
     return v

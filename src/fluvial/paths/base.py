@@ -1,4 +1,4 @@
-"""What every Gaussian path offers, whatever its alpha and sigma."""
+"""What every Gaussian path offers, whatever its alpha and sigma: arithmetic, through which NaN and infinity pass."""
 
 import difflib
 from abc import ABC, abstractmethod
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluvial.checks import as_times, require_tensor
+from fluvial.checks import as_times, require_beside, require_tensor
+from fluvial.kinds import checked
 
 Quantity = Literal["velocity", "score", "denoiser", "noise"]
 
@@ -34,6 +35,8 @@ def align(value: Tensor, x: Tensor) -> Tensor:
         >>> align(torch.zeros(3), torch.zeros(3, 2, 2)).shape
         torch.Size([3, 1, 1])
     """
+    require_tensor("value", value)
+    require_tensor("x", x)
     value = value.to(x.dtype)
     return value if value.ndim == 0 else value.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -100,11 +103,13 @@ class GaussianPath(ABC):
         require_tensor("x1", x1)
         if x0.shape != x1.shape:
             raise ValueError(f"x0 and x1 must have one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
+        require_beside("x0", x0, "x1", x1)
         t = as_times(t, x1)
         alpha, sigma = align(self.alpha(t), x1), align(self.sigma(t), x1)
         alpha_dot, sigma_dot = align(self.alpha_dot(t), x1), align(self.sigma_dot(t), x1)
         return PathSample(alpha * x1 + sigma * x0, alpha_dot * x1 + sigma_dot * x0)
 
+    @checked
     def convert(
         self,
         value: Float[Tensor, "B *D"],
@@ -140,6 +145,8 @@ class GaussianPath(ABC):
         _check_quantity("target", target)
         if source == target:
             return value
+        if value.shape != x.shape:
+            raise ValueError(f"value must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
         t = as_times(t, x)
         alpha, sigma = align(self.alpha(t), x), align(self.sigma(t), x)
         self._require_determined(alpha, sigma, source, target)
@@ -173,6 +180,7 @@ class GaussianPath(ABC):
                 f"{target} is not determined by the {source} where sigma = 0 (t = 1): move t inside (0, 1)"
             )
 
+    @checked
     def time_at_sigma(self, sigma: float) -> float:
         """Time at which the noise's weight has fallen to ``sigma``; 1.0 if it never falls that far.
 
@@ -196,6 +204,7 @@ class GaussianPath(ABC):
                 high = middle
         return high
 
+    @checked
     def time_at_bandwidth(self, bandwidth: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
         """Times at which the bandwidth has fallen to given ones; 1 where it never falls that far.
 

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.paths.base import GaussianPath
 
 
+@checked
 class CondOT(GaussianPath):
     r"""Straight path from noise to data: :math:`\alpha_t = t`, :math:`\sigma_t = 1 - (1 - \sigma_\min) t`.
 
@@ -49,6 +51,7 @@ class CondOT(GaussianPath):
         return torch.full_like(t, self.sigma_min - 1)
 
 
+@checked
 class VP(GaussianPath):
     r"""Variance-preserving diffusion path, time reversed so that data is at ``t = 1``.
 
@@ -129,6 +132,7 @@ class Cosine(GaussianPath):
         return -0.5 * math.pi * self.alpha(t)
 
 
+@checked
 class Polynomial(GaussianPath):
     r"""Convex polynomial path :math:`\alpha_t = t^n`, :math:`\sigma_t = 1 - t^n`; ``n = 1`` is :class:`CondOT`.
 
@@ -165,6 +169,7 @@ class Polynomial(GaussianPath):
         return -self.alpha_dot(t)
 
 
+@checked
 class FromBandwidth(GaussianPath):
     r"""Convex path with a bandwidth of one's own: :math:`\alpha = 1 / (1 + h)`, :math:`\sigma = h / (1 + h)`.
 

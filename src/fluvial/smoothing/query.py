@@ -33,10 +33,19 @@ class Effort:
         tol: Largest error of the field that screening may cause, in units of the noise (see ``screening``); 0 to
             leave out only what rounding hides.
         memory: Bytes that an evaluation may use beyond its inputs and outputs.
+
+    Raises:
+        ValueError: If ``tol`` is no finite number of at least 0, or ``memory`` no whole number.
     """
 
     tol: float = 0.0
     memory: int = DEFAULT_MEMORY
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tol, int | float) or not 0 <= self.tol < math.inf:
+            raise ValueError(f"tol must be finite and not negative, got {self.tol!r}")
+        if not isinstance(self.memory, int):
+            raise ValueError(f"memory must be a whole number of bytes, got {self.memory!r}")
 
 
 @dataclass(frozen=True)

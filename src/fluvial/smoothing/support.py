@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.smoothing.points import PIXEL_ORIGIN, PIXEL_UNIT, FilePoints, Points, TensorPoints, as_values
 from fluvial.smoothing.probing import Probe
 
@@ -43,6 +44,7 @@ def equal_points(support: "Support") -> Tensor | None:
     return twins.to(support.device) if bool((twins != torch.arange(len(norms))).any()) else None
 
 
+@checked
 class Support:
     """A finite set of points with optional labels and prior weights.
 
@@ -50,7 +52,7 @@ class Support:
     those of pixels are integers.
 
     Args:
-        points: Shape ``(N, d)``: floating or uint8 tensor, or a memory map of either.
+        points: Shape ``(N, d)``: floating or uint8 tensor, or a memory map of either, of shape ``(N, *D)``.
         labels: Class of each point, shape ``(N,)``; optional.
         log_prior: Unnormalised log-weights, shape ``(N,)``; optional, uniform if absent.
 
@@ -76,6 +78,12 @@ class Support:
     def __init__(
         self, points: Tensor | np.memmap, labels: Tensor | None = None, log_prior: Tensor | None = None
     ) -> None:
+        shaped = points.ndim == 2 if isinstance(points, Tensor) else points.ndim >= 2
+        if not shaped or 0 in points.shape:
+            raise ValueError(f"points must have shape (N, d), neither of them 0, got {tuple(points.shape)}")
+        for name, value in (("labels", labels), ("log_prior", log_prior)):
+            if value is not None and (tuple(value.shape) != (len(points),) or value.is_complex()):
+                raise ValueError(f"{name} must have shape ({len(points)},), got {value.dtype} of {tuple(value.shape)}")
         self.points: Points = TensorPoints(points) if isinstance(points, Tensor) else FilePoints(points)
         self.labels = labels
         self.log_prior = log_prior

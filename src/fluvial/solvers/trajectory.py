@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fluvial.checks import require_tensor
 from fluvial.fields.base import Field, Walk, breakpoints, trajectory
+from fluvial.kinds import checked
 from fluvial.progress import ProgressCallback
 from fluvial.solvers.adaptive import ADAPTIVE_METHODS, integrate_adaptive
 from fluvial.solvers.fixed import FIXED_METHODS, TABLEAUS, integrate_fixed
@@ -46,6 +47,7 @@ class Trajectory:
     rejected: int
 
 
+@checked
 def solve(
     field: Field,
     x0: Tensor,

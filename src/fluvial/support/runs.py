@@ -1,9 +1,10 @@
-"""Reading the folder of a meta-training: its config, its newest checkpoint, the net and the tasks behind it."""
+"""Reading the folder of a meta-training: its config, its newest intact checkpoint, the net and the tasks behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from fluvial.kinds import checked
 from fluvial.nn import SupportNet
 from fluvial.paths import CondOT
 from fluvial.support.config import SupportConfig, check_unchanged, read_config
@@ -12,19 +13,21 @@ from fluvial.support.tasks import Family
 from fluvial.support.tasks.by_name import family_by_name
 from fluvial.support.tasks.classes import Split
 from fluvial.support.training import check_same_tasks
-from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from fluvial.training.checkpoints import Checkpoint
+from fluvial.training.claims import check_claims
 from fluvial.training.config import CONFIG_FILE
+from fluvial.training.recovery import read_newest, removal_told
 from fluvial.training.state import load_net
 
 
 @dataclass(frozen=True)
 class SupportRun:
-    """A run folder of ``fluvial support train`` and its newest checkpoint.
+    """A run folder of ``fluvial support train`` and its newest intact checkpoint.
 
     Args:
         folder: The run folder.
         config: What it was trained as.
-        checkpoint: The newest checkpoint; its ``hash`` identifies the weights.
+        checkpoint: The newest intact checkpoint; its ``hash`` identifies the weights.
         dim: Dimension of the points.
     """
 
@@ -48,10 +51,18 @@ class SupportRun:
         """The net with its averaged weights, on the CPU, in evaluation mode.
 
         Raises:
-            ValueError: If the file of the weights is damaged, or holds another net.
+            ValueError: If the file of the weights is damaged, holds another net, or was removed since the run was
+                read, as a training that goes on does with its old checkpoints.
         """
-        net = build_net(self.config, self.dim)
-        load_net(net, self.checkpoint, "ema")
+        config, dim = self.config, self.dim
+
+        def make(blocks: int) -> SupportNet:
+            return build_net(replace(config, blocks=blocks), dim)
+
+        with removal_told(self.folder, self.checkpoint):
+            check_claims(make, config.blocks, [dim, config.width], self.checkpoint, "ema")
+            net = make(config.blocks)
+            load_net(net, self.checkpoint, "ema")
         return net.eval().requires_grad_(False)
 
     def family(self, split: Split = "test") -> Family:
@@ -69,6 +80,7 @@ class SupportRun:
         return family
 
 
+@checked
 def load_support_run(folder: Path | str) -> SupportRun:
     """Read a run folder of ``fluvial support train``; weights are read when they are used.
 
@@ -76,7 +88,11 @@ def load_support_run(folder: Path | str) -> SupportRun:
         folder: The run folder.
 
     Raises:
-        ValueError: If it is no such run, has no checkpoint yet, or its newest checkpoint is truncated or foreign.
+        ValueError: If it is no such run, or has no checkpoint yet, or none that is intact.
+        OSError: If a checkpoint may not be read, or its disk has gone.
+
+    Warns:
+        DamagedCheckpoint: If a newer checkpoint is damaged; the newest that is intact is used.
 
     Example:
         >>> load_support_run("no/such/run")
@@ -85,10 +101,10 @@ def load_support_run(folder: Path | str) -> SupportRun:
     """
     folder = Path(folder)
     config = read_config(folder)
-    newest = latest_checkpoint(folder)
-    if newest is None:
+    checkpoint = read_newest(folder)
+    if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it with --resume {folder}")
-    checkpoint = load_checkpoint(newest)
+    newest = checkpoint.folder
     check_unchanged(config, checkpoint.state.get("config"), newest)
     dim = checkpoint.state.get("dim")
     if type(dim) is not int or dim < 1:

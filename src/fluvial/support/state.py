@@ -20,6 +20,7 @@ from fluvial.training.means import Means, RunningMeans
 from fluvial.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from fluvial.training.schedule import learning_rate
 from fluvial.training.state import load_net
+from fluvial.training.updates import skip_next_step
 
 WARMUP = 100
 
@@ -93,6 +94,8 @@ class MetaState:
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self._config.clip or math.inf)
         for group in self._adamw.param_groups:
             group["lr"] = self.lr()
+        # No update is made from what is not finite, which the next means tell.
+        skip_next_step(self._adamw, (~torch.isfinite(loss.detach() + norm)).float())
         self._adamw.step()
         self._adamw.zero_grad()
         self.ema.update(self.net, self.step)

@@ -8,23 +8,20 @@ from typing import Any
 
 import torch
 
+from fluvial.data.homes import expanded
+from fluvial.kinds import checked
 from fluvial.nn import SupportNet
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.support.config import SupportConfig, check_unchanged, read_config, write_config
 from fluvial.support.state import MetaState
 from fluvial.support.tasks import Family
 from fluvial.support.tasks.by_name import family_by_name
-from fluvial.training.checkpoints import (
-    latest_checkpoint,
-    load_checkpoint,
-    remove_partial_checkpoints,
-    save_checkpoint,
-    step_folder,
-)
+from fluvial.training.checkpoints import latest_checkpoint, save_checkpoint, step_folder
 from fluvial.training.folders import check_run_folder, prepare_run_folder
 from fluvial.training.interrupts import CaughtSignal, Interrupted, deferred_signals
 from fluvial.training.lock import run_lock
 from fluvial.training.logs import MetricsLog, read_metrics
+from fluvial.training.recovery import recover_newest
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class MetaResult:
     net: SupportNet
 
 
+@checked
 class MetaTrainer:
     """Trains a support-conditioned net as a config says, in a run folder.
 
@@ -71,22 +69,24 @@ class MetaTrainer:
     def __init__(self, config: SupportConfig, run: Path | str, *, progress: ProgressCallback | None = None) -> None:
         config.validate()
         # A run works from any directory, not only from the one that it was started in.
-        tasks = (
-            str(Path(config.tasks).expanduser().absolute()) if config.tasks.lower().endswith(".npz") else config.tasks
-        )
+        tasks = str(expanded(config.tasks).absolute()) if config.tasks.lower().endswith(".npz") else config.tasks
         self.config, self.run, self._progress = dataclasses.replace(config, tasks=tasks), Path(run), progress
 
     def fit(self, resume: bool = False, *, overwrite: bool = False) -> MetaResult:
         """Train to the last step.
 
         Args:
-            resume: Continue the run in the folder from its newest checkpoint, or from the start if it has none.
+            resume: Continue the run in the folder from its newest intact checkpoint, or from the start if it has
+                none.
             overwrite: Remove the run that is in the folder, once the new one is known to be possible.
 
         Raises:
             ValueError: If the folder or the config do not allow it, or the loss is no longer finite.
             OSError: If the disk refuses a file.
             Interrupted: If SIGINT or SIGTERM arrived; the state is in a checkpoint.
+
+        Warns:
+            DamagedCheckpoint: If a newer checkpoint is damaged; it is moved aside.
         """
         start = time.perf_counter()
         if resume:
@@ -121,6 +121,7 @@ class MetaTrainer:
                 clock, told = time.perf_counter(), state.step
             if last or state.step % config.checkpoint_every == 0:
                 start = time.perf_counter()
+                log.sync()
                 self._save(state, family)
                 clock += time.perf_counter() - start  # the rate is that of the updates
         self._stop_if_asked(caught, state, family)
@@ -148,16 +149,15 @@ class MetaTrainer:
             "data_hash": data_hash(family),
             **state.values(),
         }
-        return save_checkpoint(self.run, state.step, state.tensors(), values, keep=self.config.keep)
+        keep = self.config.keep
+        return save_checkpoint(self.run, state.step, state.tensors(), values, keep=keep, make_run=False)
 
     def _restore(self, state: MetaState, family: Family) -> None:
-        remove_partial_checkpoints(self.run)
-        folder = latest_checkpoint(self.run)
-        if folder is None:
+        checkpoint = recover_newest(self.run)
+        if checkpoint is None:
             return
-        checkpoint = load_checkpoint(folder)
-        check_unchanged(self.config, checkpoint.state.get("config"), folder)
-        check_same_tasks(checkpoint.state.get("data_hash"), family, folder)
+        check_unchanged(self.config, checkpoint.state.get("config"), checkpoint.folder)
+        check_same_tasks(checkpoint.state.get("data_hash"), family, checkpoint.folder)
         state.restore(checkpoint)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from fluvial.couplings import Independent, OptimalTransport
+from fluvial.couplings import Coupling, Independent, OptimalTransport
 from fluvial.data import Dataset
+from fluvial.data.quoting import quoted
 from fluvial.nn import ReferenceEncoder, Referring
 from fluvial.nn.by_name import assemble
 from fluvial.objectives import CFM, EFM, MaximumLikelihood, MeanFlow
@@ -76,7 +77,9 @@ def build_objective(config: TrainConfig, train: Dataset) -> CFM | EFM | MeanFlow
     path = build_path(config)
     if config.objective == "efm":
         return EFM(path, train, config.bank_size)
-    coupling = OptimalTransport(within_labels=config.labels) if config.coupling == "ot" else Independent()
+    coupling: Coupling = Independent()
+    if config.coupling != "independent":
+        coupling = OptimalTransport(within_labels=config.labels, across_ranks=config.coupling == "ot")
     if config.objective == "meanflow":
         return MeanFlow(
             path,
@@ -132,18 +135,24 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
         options = NetOptions(**{**given["options"], **lists})
         spec = NetSpec(**{**given, "shape": tuple(given["shape"]), "options": options})
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{where} describes no net: {values!r}") from error
+        raise ValueError(f"{where} describes no net: {quoted(values, 200)}") from error
     options = spec.options
     sizes = [*spec.shape, options.width, options.depth, options.stem, options.patch or 1, *options.multipliers]
     sizes += [*(options.attention or ()), *(1 if size is None else size for size in (spec.classes, spec.embedding))]
     flags = type(spec.gap) is bool and type(spec.references) is bool and type(options.dropout) in (float, int)
     if not flags or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
-        raise ValueError(f"{where} describes no net: {values!r}")
+        raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
+    if len(options.attention or ()) > max(1, len(options.multipliers)):  # each names a level
+        raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
+    try:
+        TrainConfig(width=options.width, depth=options.depth).check_values()
+    except ValueError as error:
+        raise ValueError(f"{where} describes no net: {error}") from error
     scale = spec.time_scale
     if scale is not None and not (type(scale) in (float, int) and 0 < scale < math.inf):
-        raise ValueError(f"{where} describes no net: {values!r}")
+        raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
     if options.kind not in {preset.kind for preset in PRESETS.values()} or not 0 <= options.dropout < 1:
-        raise ValueError(f"{where} describes no net: {values!r}")
+        raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
     return spec
 
 

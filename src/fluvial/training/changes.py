@@ -5,11 +5,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from fluvial.data.quoting import quoted
 from fluvial.training.config import TrainConfig
 
 # Changing these leaves every update as it is. Data may have moved: whether they are the same, their hash tells.
 _FREE = frozenset(
-    {"data", "captions", "encoder", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"}
+    {
+        *("data", "captions", "encoder", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"),
+        *("stream", "on_nan", "shard"),
+    }
 )
 
 
@@ -45,11 +49,11 @@ def check_same_settings(now: Any, recorded: Any, where: Path, free: Collection[s
         ValueError: If another field differs, or there is no record.
     """
     if not isinstance(recorded, Mapping):
-        raise ValueError(f"{where} does not say how it was trained: its config is {recorded!r}")
+        raise ValueError(f"{where} does not say how it was trained: its config is {quoted(recorded)}")
     then = {**dataclasses.asdict(type(now)()), **recorded}
     for name, value in dataclasses.asdict(now).items():
         if name not in free and then[name] != value:
             raise ValueError(
-                f"{name} cannot change once training has begun: {where} was trained with {then[name]!r}, "
-                f"the config now says {value!r}"
+                f"{name} cannot change once training has begun: {where} was trained with {quoted(then[name])}, "
+                f"the config now says {quoted(value)}"
             )

@@ -1,33 +1,45 @@
 """Checkpoints: safetensors and one JSON file, written aside, hashed, synced and renamed into place.
 
 ``checkpoints/step-00002000/`` holds ``model``, ``ema`` and ``optimizer.safetensors`` and ``state.json``
-(step, config, hash of the data, what the net is built from, size and sha256 of each file). A folder of that
-name is complete; what was being written when the process died has another name and is removed at the next
-start.
+(step, config, hash of the data, what the net is built from, size and sha256 of each file and of itself). A
+folder of that name is complete; what was being written when the process died has another name and is removed
+at the next start. Nothing in it tells the clock, the host or how often the run was interrupted: the same
+training gives the same bytes.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
-import os
 import re
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fluvial import __version__
+from fluvial.data.quoting import one_line
+from fluvial.training.toml import sync_folder, write_synced
 
 FOLDER = "checkpoints"
 STATE_FILE = "state.json"
 GROUPS = ("model", "ema", "optimizer")
 _STEP_NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL = ".partial-"
+# Reading fails with these where the file itself is at fault: gone, another kind of thing, or on a bad sector.
+_DAMAGE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.EINVAL})
+_LARGEST_STATE = 64 * 2**20
+
+
+class CheckpointLeft(UserWarning):
+    """A checkpoint is written, and an older one could not be removed."""
 
 
 def step_folder(step: int) -> str:
@@ -61,19 +73,57 @@ class Checkpoint:
 
         Raises:
             ValueError: If the file was changed since it was written, or holds no tensors.
+            OSError: If it may not be read, or its disk has gone.
         """
         file = self.folder / f"{name}.safetensors"
-        content = _read(file)
+        content = _read(file, largest=self.state["files"][file.name]["bytes"])
         if hashlib.sha256(content).hexdigest() != self.state["files"][file.name]["sha256"]:
-            raise ValueError(f"{file} is damaged: its sha256 is not the one in {STATE_FILE}; {_way_out(self.folder)}")
+            raise ValueError(f"{file} is damaged: its sha256 is not the one in {STATE_FILE}")
         try:
-            return safetensors.torch.load(content)
+            return dict(sorted(safetensors.torch.load(content).items()))  # in the same order in every process
+        except (SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{file} is not a safetensors file: {one_line(error)}") from error
+
+    def count_tensors(self, name: str) -> int:
+        """Number of tensors of ``model``, ``ema`` or ``optimizer``, as the head of the file tells it.
+
+        Raises:
+            ValueError: If the file is missing, or holds no tensors.
+            OSError: If it may not be read, or its disk has gone.
+        """
+        file = self.folder / f"{name}.safetensors"
+        try:
+            with _damage_named(file):
+                _size(file)
+                with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+                    return len(opened.keys())
         except SafetensorError as error:
-            raise ValueError(f"{file} is not a safetensors file: {error}") from error
+            raise ValueError(f"{file} is not a safetensors file: {one_line(error)}") from error
+
+    def check_hashes(self) -> None:
+        """Check that every file has the sha256 that ``state.json`` records, in little memory.
+
+        Raises:
+            ValueError: If a file was changed since it was written.
+            OSError: If it may not be read, or its disk has gone.
+        """
+        for group in GROUPS:
+            file = self.folder / f"{group}.safetensors"
+            with _damage_named(file), open(file, "rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            if found != self.state["files"][file.name]["sha256"]:
+                raise ValueError(f"{file} is damaged: its sha256 is not the one in {STATE_FILE}")
 
 
 def save_checkpoint(
-    run: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], *, keep: int
+    run: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    keep: int,
+    every: int = 0,
+    make_run: bool = True,
 ) -> Path:
     """Write a checkpoint, then remove all but the newest ``keep``.
 
@@ -83,52 +133,58 @@ def save_checkpoint(
         tensors: Named groups of named tensors, one safetensors file each.
         state: JSON values to keep with them.
         keep: Number of checkpoints kept, this one included.
+        every: Also keep the newest of those at a multiple of so many steps; 0 keeps none besides.
+        make_run: Make the run folder if it is not there. A training that has made its own does without: a
+            folder that has gone is a disk that was lost, and nothing must be written to where it was.
 
     Returns:
         The checkpoint folder.
 
     Raises:
         OSError: If it cannot be written (a full disk); earlier checkpoints are as they were.
+
+    Warns:
+        CheckpointLeft: If an old one cannot be removed; that is tried again after the next.
     """
     final = run / FOLDER / step_folder(step)
     earlier = "; earlier ones are intact" if final.parent.is_dir() and list_checkpoints(run) else ""
     partial = final.with_name(f"{_PARTIAL}{final.name}")
     try:
-        partial.mkdir(parents=True)
+        final.parent.mkdir(parents=make_run, exist_ok=True)
+        partial.mkdir()
         files = {}
         for name, group in tensors.items():
             content = safetensors.torch.save({key: value.contiguous() for key, value in group.items()})
-            _write(partial / f"{name}.safetensors", content)
-            files[f"{name}.safetensors"] = {
-                "bytes": len(content),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
+            write_synced(partial / f"{name}.safetensors", content)
+            files[f"{name}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         head = {"fluvial": __version__, "torch": torch.__version__, "step": step}
-        _write(partial / STATE_FILE, json.dumps({**head, **state, "files": files}, indent=1).encode())
-        _sync(partial)
+        write_synced(partial / STATE_FILE, sealed({**head, **state, "files": files}))
+        sync_folder(partial)
         partial.rename(final)
-        _sync(final.parent)
+        sync_folder(final.parent)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(error.errno, f"checkpoint not written ({error.strerror}){earlier}", str(final)) from error
-    prune_checkpoints(run, keep)
+    try:
+        prune_checkpoints(run, keep, every)
+    except OSError as error:
+        warnings.warn(CheckpointLeft(f"{final} is written, and an older one is not removed: {error}"), stacklevel=2)
     return final
 
 
-def _write(file: Path, content: bytes) -> None:
-    with open(file, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+def sealed(state: Mapping[str, Any]) -> bytes:
+    """Content of ``state.json``, whose last entry is the sha256 of all others.
+
+    Example:
+        >>> b'"step": 3' in sealed({"step": 3}) and b'"sha256"' in sealed({"step": 3})
+        True
+    """
+    content = {key: value for key, value in state.items() if key != "sha256"}
+    return json.dumps({**content, "sha256": _seal(content)}, indent=1).encode()
 
 
-def _sync(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and renames are journalled
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _seal(state: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 def list_checkpoints(run: Path) -> list[Path]:
@@ -144,13 +200,39 @@ def latest_checkpoint(run: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def prune_checkpoints(run: Path, keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints."""
-    for folder in list_checkpoints(run)[:-keep]:
-        # Renamed first: a removal cut short must not leave a folder that looks complete.
-        partial = folder.with_name(f"{_PARTIAL}old-{folder.name}")
-        folder.rename(partial)
+def step_of(folder: Path) -> int:
+    """Number of updates in the name of a checkpoint folder.
+
+    Example:
+        >>> step_of(Path("runs/a/checkpoints/step-00002000"))
+        2000
+    """
+    return int(folder.name.removeprefix("step-"))
+
+
+def prune_checkpoints(run: Path, keep: int, every: int = 0) -> None:
+    """Remove all but the newest ``keep`` checkpoints and, with ``every``, the newest at a multiple of so many steps."""
+    found = list_checkpoints(run)
+    regular = [folder for folder in found if every and step_of(folder) % every == 0][-1:]
+    failed: OSError | None = None
+    for folder in found[:-keep]:
+        if folder in regular:
+            continue
+        try:
+            _remove(folder)
+        except OSError as error:  # of one must not keep the others
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _remove(folder: Path) -> None:
+    # Renamed first: a removal cut short must not leave a folder that looks complete.
+    partial = folder.with_name(f"{_PARTIAL}old-{folder.name}")
+    if partial.exists():  # of a removal that failed before
         shutil.rmtree(partial)
+    folder.rename(partial)
+    shutil.rmtree(partial)
 
 
 def remove_partial_checkpoints(run: Path) -> None:
@@ -174,35 +256,59 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         ValueError: If a file is missing or truncated, or the folder is not a checkpoint of fluvial.
+        OSError: If it may not be read, or its disk has gone.
     """
-    content = _read(folder / STATE_FILE)
+    content = _read(folder / STATE_FILE, largest=_LARGEST_STATE)
+    state = _parse(content, folder.name)
+    if state is None:
+        raise ValueError(f"{folder} is not a checkpoint of fluvial: {STATE_FILE} is damaged or foreign")
+    for name in GROUPS:
+        file = folder / f"{name}.safetensors"
+        with _damage_named(file):
+            size, expected = _size(file), state["files"][file.name]["bytes"]
+        if size != expected:
+            what = "truncated" if size < expected else "damaged"
+            raise ValueError(f"{file} is {what}: {size} bytes of {expected}")
+    return Checkpoint(folder, state["step"], state, hashlib.sha256(content).hexdigest())
+
+
+def _parse(content: bytes, folder_name: str) -> dict[str, Any] | None:
+    """State of the checkpoint in the folder of that name; None if it is none, or was changed."""
     try:
         state = json.loads(content)
-        step, files = state["step"], state["files"]
-        known = isinstance(state["fluvial"], str) and type(step) is int and step_folder(step) == folder.name
-        sizes = {f"{name}.safetensors": files[f"{name}.safetensors"]["bytes"] for name in GROUPS}
-        known = known and all(isinstance(files[name]["sha256"], str) for name in sizes)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        known = False
-    if not known:
-        raise ValueError(
-            f"{folder} is not a checkpoint of fluvial: {STATE_FILE} is damaged or foreign; {_way_out(folder)}"
-        )
-    for name, size in sizes.items():
-        file = folder / name
-        if not file.is_file():
-            raise ValueError(f"{file} is missing; {_way_out(folder)}")
-        if file.stat().st_size != size:
-            raise ValueError(f"{file} is truncated: {file.stat().st_size} bytes of {size}; {_way_out(folder)}")
-    return Checkpoint(folder, step, state, hashlib.sha256(content).hexdigest())
+        step, files = state["step"], [state["files"][f"{name}.safetensors"] for name in GROUPS]
+        known = isinstance(state["fluvial"], str) and type(step) is int and step_folder(step) == folder_name
+        known = known and all(type(file["bytes"]) is int and isinstance(file["sha256"], str) for file in files)
+        # Checkpoints of the first version have no seal.
+        rest = {key: value for key, value in state.items() if key != "sha256"}
+        return state if known and state.get("sha256", _seal(rest)) == _seal(rest) else None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
-def _read(file: Path) -> bytes:
-    try:
+def _size(file: Path) -> int:
+    """Size of an ordinary file: a pipe or a device in its place would be read for ever."""
+    found = file.stat()
+    if not file.is_file():
+        raise ValueError(f"{file} is not a file")
+    return found.st_size
+
+
+def _read(file: Path, *, largest: int) -> bytes:
+    with _damage_named(file):
+        if (size := _size(file)) > largest:
+            raise ValueError(f"{file} is damaged: it has {size} bytes, expected at most {largest}")
         return file.read_bytes()
+
+
+@contextlib.contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Turns errors of a file that is at fault into ValueError; others, of permissions or of the disk, pass."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{file} is missing") from error
     except OSError as error:
-        raise ValueError(f"{file} cannot be read: {error.strerror}; {_way_out(file.parent)}") from error
-
-
-def _way_out(folder: Path) -> str:
-    return f"remove {folder.name} to use the checkpoint before it"
+        if error.errno not in _DAMAGE:
+            raise
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error

@@ -2,7 +2,6 @@
 class."""
 
 import hashlib
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from fluvial.conditions import Condition, Embedding, Tokens
 from fluvial.data import Dataset
+from fluvial.data.homes import expanded
 from fluvial.metrics.neighbours import k_nearest
+from fluvial.randomness import draw_rows
 from fluvial.training.config import TrainConfig
 
 _NEAR = 4  # neighbours that a reference is drawn among, for each reference
@@ -98,7 +99,9 @@ class References:
             return self._near_rows(self._near[index], generator)
         classes = self._labels[index]
         count, start = self._counts[classes], self._starts[classes]
-        draws = torch.rand(len(index), self._size, generator=generator, dtype=torch.float64)
+        draws = draw_rows(
+            lambda count, g: torch.rand(count, self._size, generator=g, dtype=torch.float64), len(index), generator
+        )
         taken = self._place[index][:, None]  # sorted places that are no longer free
         found = []
         for k in range(self._size):
@@ -113,7 +116,8 @@ class References:
 
     def _near_rows(self, near: Int[Tensor, "B k"], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Some of each row's neighbours, where -1 is none; those that are there come first."""
-        draws = torch.rand(near.shape, generator=generator) + (near < 0)
+        drawn = draw_rows(lambda count, g: torch.rand(count, near.shape[1], generator=g), len(near), generator)
+        draws = drawn + (near < 0)
         rows = near.gather(1, draws.argsort(1)[:, : self._size])
         rows = torch.nn.functional.pad(rows, (0, self._size - rows.shape[1]), value=-1)
         return rows.clamp(min=0), rows >= 0
@@ -159,8 +163,8 @@ def caption_vectors(config: TrainConfig, train: Dataset) -> Tensor | None:
     from fluvial.data.captions import read_captions
     from fluvial.data.text import embed_sentences
 
-    folder = Path(config.data.partition(":")[2]).expanduser()
-    captions = read_captions(Path(config.captions).expanduser(), folder)
+    folder = expanded(config.data.partition(":")[2])
+    captions = read_captions(expanded(config.captions), folder)
     found = embed_sentences([captions[row] for row in train.rows.tolist()], config.encoder)
     return torch.from_numpy(found)
 

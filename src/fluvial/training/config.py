@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fluvial import __version__
+from fluvial.data.homes import expanded
 from fluvial.training.settings import check_settings, check_types
 from fluvial.training.toml import check_keys, dump_toml, read_toml, write_text
 
@@ -31,6 +32,9 @@ class TrainConfig:
     """Data set: a name such as digits or moons, a file (x.npy, x.npz, table.csv), or folder:PATH."""
     size: int | None = None
     """Side length in pixels that images are cropped and resized to."""
+    stream: bool | None = None
+    """Leave the data in their files and read each batch when its turn comes; by default where they would take more than
+    a quarter of the memory."""
     held_out: int | float | None = None
     """Data kept out of training, as a count or a share; the data set's own split by default."""
     objective: str = "cfm"
@@ -39,7 +43,8 @@ class TrainConfig:
     path: str = "condot"
     """Probability path from noise to data: condot, vp or cosine."""
     coupling: str = "independent"
-    """Which noise meets which datum: independent, or ot (optimal transport within the batch; not efm)."""
+    """Which noise meets which datum: independent, ot (optimal transport within the batch; not efm), or ot-rank (within
+    the rows of each process)."""
     bank_size: int = 256
     """Data that efm averages the velocity over, for each batch."""
     mean_share: float = 0.5
@@ -100,10 +105,17 @@ class TrainConfig:
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 turns clipping off."""
+    on_nan: str = "stop"
+    """What follows a loss or gradient that is not finite, whose update is never made: stop, skip (go on), or rollback
+    (to the last checkpoint, with new draws)."""
+    spike: float = 100.0
+    """Skip the update of a loss this many median deviations above the median of the last 64; 0 skips none."""
     ema: float = 0.999
     """Decay of the moving average of the weights, which samples are drawn with; it warms up from 0.1."""
     precision: str = "no"
     """Autocast of the net: no (float32), bf16, or fp16 (GPU only)."""
+    shard: bool = False
+    """Divide weights, average and optimiser among the processes (FSDP2; cfm and efm); otherwise each has all (DDP)."""
     compile: bool = False
     """Compile the net, which takes a minute or two and then makes it faster."""
     seed: int = 0
@@ -131,15 +143,15 @@ class TrainConfig:
             TypeError: If a field has the wrong type.
             ValueError: If a field has a value that cannot be trained with.
         """
-        from fluvial.data.specs import parse_spec
+        from fluvial.data.looks import check_look
 
         self.check_values()
-        parse_spec(self.data)
+        check_look(self.data)
         if self.captions:
             from fluvial.data.captions import read_captions
             from fluvial.data.text import require_encoder
 
-            read_captions(Path(self.captions).expanduser(), Path(self.data.partition(":")[2]).expanduser())
+            read_captions(expanded(self.captions), expanded(self.data.partition(":")[2]))
             require_encoder(self.encoder)
 
     def check_values(self) -> None:

@@ -12,7 +12,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fluvial.randomness import generator
+from fluvial.data import Dataset
+from fluvial.data.order import ChunkedOrder
+from fluvial.randomness import RowGenerator, generator
+from fluvial.ranks import Ranks
+from fluvial.training.config import TrainConfig
 
 _EPOCH, _WEIGHTS, _DROPOUT = 1, 2, 3
 
@@ -52,9 +56,24 @@ class DataOrder:
         return self._last[1]
 
 
-def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """CPU generator of every draw of one step on one rank: dropped labels, noise, times, bank."""
-    return generator(seed, step, rank)
+def data_order(train: Dataset, config: TrainConfig) -> DataOrder | ChunkedOrder:
+    """The order that training data are visited in: that of their chunks, where they can only be read so."""
+    if train.chunks is None:
+        return DataOrder(len(train), config.batch_size, config.seed)
+    return ChunkedOrder(train.chunks, config.batch_size, config.seed)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """CPU generator of every draw of one step: dropped labels, noise, times, bank."""
+    return generator(seed, step, 0)
+
+
+def row_generator(seed: int, step: int, total: int, ranks: Ranks) -> RowGenerator:
+    """The same where the rows of a batch, ``total`` in all, are dealt to several processes.
+
+    In one process and up to 1024 rows it is :func:`step_generator`'s stream.
+    """
+    return RowGenerator(seed, step, total, ranks)
 
 
 @contextmanager

@@ -10,9 +10,11 @@ import copy
 import torch
 from torch import nn
 
+from fluvial.kinds import checked
 from fluvial.training.schedule import ema_decay
 
 
+@checked
 class EMA:
     """A copy of a net, in evaluation mode, whose weights follow the net's as a moving average.
 

@@ -16,7 +16,7 @@ _FOLDERS = ("checkpoints", "samples", "likelihood", "audit", "tensorboard")
 # Everything that fluvial writes below a run folder, what a kill left half-written included.
 _FILES = re.compile(
     r"""config\.toml | metrics\.jsonl | report\.html | audit\.json | \.lock | \.partial-(config\.toml|metrics\.jsonl)
-    | checkpoints/\.partial-.+ | checkpoints/step-\d+/(model\.safetensors|ema\.safetensors|optimizer\.safetensors)
+    | checkpoints/\.(partial|damaged)-.+ | checkpoints/step-\d+/(model|ema|optimizer)\.safetensors
     | checkpoints/step-\d+/state\.json | samples/.+\.(?i:png|npy|npz|json) | likelihood/.+\.(npz|json|png)
     | audit/(audit\.json|report\.html) | tensorboard/.*events\..+""",
     re.VERBOSE,

@@ -1,7 +1,8 @@
 """One process at a time trains in a run folder; imports no torch.
 
-The lock is the operating system's, on an open descriptor: it ends with the process however that ends, and the
-file that stays behind means nothing. Where there are no such locks, none is taken.
+The lock is the operating system's, on an open descriptor: it ends with the process however that ends, whatever
+other processes that one has started, and the file that stays behind means nothing. Where there are no such locks,
+none is taken.
 """
 
 import contextlib
@@ -11,6 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fluvial.training.folders import LOCK_FILE, make_run_folder
+
+# Descriptors that hold a lock in this process.
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    # A forked child, a data worker for one, shares the lock: it would hold it beyond its parent's end.
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
@@ -33,11 +47,14 @@ def run_lock(run: Path) -> Iterator[None]:
         descriptor = os.open(run / LOCK_FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
     except OSError as error:
         raise ValueError(f"{run / LOCK_FILE} cannot be written: {error.strerror}") from error
+    _held.add(descriptor)
     try:
         _lock(descriptor, run)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # a child has let go of it, and the number may be another file's by now
+            _held.discard(descriptor)
+            os.close(descriptor)
 
 
 def _lock(descriptor: int, run: Path) -> None:

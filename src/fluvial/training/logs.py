@@ -1,6 +1,9 @@
 """What a run writes while it trains: ``metrics.jsonl`` always, TensorBoard events when asked."""
 
+import contextlib
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -69,15 +72,41 @@ class MetricsLog:
         """Append one line, visible to readers at once.
 
         Raises:
+            OSError: If the disk refuses it, or has gone; the lines before it are as they were.
+        """
+        try:
+            self._append((json.dumps({"step": step, **values}) + "\n").encode())
+            if self._events is not None:
+                for name, value in values.items():
+                    self._events.add_scalar(f"train/{name}", value, step)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(error.errno, f"not written ({reason})", self._stream.name) from error
+
+    def _append(self, line: bytes) -> None:
+        file = os.fstat(self._stream.fileno())
+        # A file that was removed, or whose disk has gone, takes lines that nobody will read.
+        if not os.path.samestat(file, os.stat(self._stream.name)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        rest = memoryview(line)
+        try:
+            while rest:  # a disk that is nearly full takes a part of it
+                rest = rest[self._stream.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._stream.fileno(), file.st_size)
+            raise
+
+    def sync(self) -> None:
+        """Wait until the lines are on the disk, so that a power cut loses none of which a checkpoint was made.
+
+        Raises:
             OSError: If the disk refuses it.
         """
         try:
-            self._stream.write((json.dumps({"step": step, **values}) + "\n").encode())
+            os.fsync(self._stream.fileno())
         except OSError as error:
             raise OSError(error.errno, f"not written ({error.strerror})", self._stream.name) from error
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"train/{name}", value, step)
 
     def __enter__(self) -> "MetricsLog":
         return self

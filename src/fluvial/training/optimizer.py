@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fluvial.training.sharding import divided_like
+
 ENTRIES = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -29,7 +31,8 @@ def load_optimizer_tensors(
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for full_name, value in tensors.items():
+    # In an order that all processes have, in which they will gather them: files of tensors are read in any.
+    for full_name, value in sorted(tensors.items()):
         name, _, entry = full_name.rpartition(".")
         if name not in names:
             raise ValueError(f"optimizer state {full_name!r} belongs to no parameter of the net")
@@ -37,7 +40,7 @@ def load_optimizer_tensors(
         if value.ndim and value.shape != parameters[index].shape:
             expected = tuple(parameters[index].shape)
             raise ValueError(f"optimizer state {full_name!r} has shape {tuple(value.shape)}, expected {expected}")
-        state.setdefault(index, {})[entry] = value
+        state.setdefault(index, {})[entry] = divided_like(value, parameters[index])
     for index, name in enumerate(names):
         if tensors and state.get(index, {}).keys() != ENTRIES:
             raise ValueError(f"optimizer state of {name!r} must have {', '.join(sorted(ENTRIES))}")

@@ -1,6 +1,6 @@
-"""Reading a run folder: its config, its newest checkpoint, the net to sample with and the data behind it."""
+"""Reading a run folder: its config, its newest intact checkpoint, the net to sample with and the data behind it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -8,23 +8,26 @@ from torch import nn
 
 from fluvial.data import Dataset
 from fluvial.data.labels import class_numbers
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.training.build import NetSpec, build_net, build_path, read_net_spec
 from fluvial.training.changes import check_unchanged
-from fluvial.training.checkpoints import Checkpoint, latest_checkpoint, load_checkpoint
+from fluvial.training.checkpoints import Checkpoint
+from fluvial.training.claims import check_claims
 from fluvial.training.config import CONFIG_FILE, TrainConfig, read_config
+from fluvial.training.recovery import read_newest, removal_told
 from fluvial.training.source import DataForm, check_same_data, load_source, read_data_form
 from fluvial.training.state import load_net
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and its newest checkpoint.
+    """A run folder and its newest intact checkpoint.
 
     Args:
         folder: The run folder.
         config: What it was trained as.
-        checkpoint: The newest checkpoint; its ``hash`` identifies the weights.
+        checkpoint: The newest intact checkpoint; its ``hash`` identifies the weights.
         net_spec: What the net is built from; ``net_spec.shape`` is the shape of one datum.
         data_hash: ``content_hash`` of the training data.
         data_form: What the training data are: name, kind, class names, units.
@@ -57,10 +60,20 @@ class Run:
         """The net with its averaged weights, on the CPU, in evaluation mode.
 
         Raises:
-            ValueError: If the file of the weights is damaged, or holds another net.
+            ValueError: If the file of the weights is damaged, holds another net, or was removed since the run was
+                read, as a training that goes on does with its old checkpoints.
         """
-        net = build_net(self.net_spec, self.config.seed)
-        load_net(net, self.checkpoint, "ema")
+        spec, options = self.net_spec, self.net_spec.options
+        sizes = [*spec.shape, options.stem, options.patch or 0, spec.classes or 0, spec.embedding or 0]
+        sizes += [options.width * multiplier for multiplier in (1, *options.multipliers)]
+
+        def make(depth: int) -> nn.Module:
+            return build_net(replace(spec, options=replace(options, depth=depth)), self.config.seed)
+
+        with removal_told(self.folder, self.checkpoint):
+            check_claims(make, options.depth, sizes, self.checkpoint, "ema")
+            net = make(options.depth)
+            load_net(net, self.checkpoint, "ema")
         return net.eval().requires_grad_(False)
 
     def dataset(self) -> Dataset:
@@ -78,15 +91,20 @@ class Run:
         return data
 
 
+@checked
 def load_run(folder: Path | str) -> Run:
-    """Read a run folder and the head of its newest checkpoint; weights and data are read when they are used.
+    """Read a run folder and the head of its newest intact checkpoint; weights and data are read when they are used.
 
     Args:
         folder: The run folder.
 
     Raises:
-        ValueError: If it is not a run, has no checkpoint yet, or its newest checkpoint is truncated or
-            foreign, or config.toml now says something else than the training was done with.
+        ValueError: If it is not a run, has no checkpoint yet, or none that is intact, or config.toml now says
+            something else than the training was done with.
+        OSError: If a checkpoint may not be read, or its disk has gone.
+
+    Warns:
+        DamagedCheckpoint: If a newer checkpoint is damaged; the newest that is intact is used.
 
     Example:
         >>> load_run("no/such/run")
@@ -95,10 +113,10 @@ def load_run(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     config = read_config(folder)
-    newest = latest_checkpoint(folder)
-    if newest is None:
+    checkpoint = read_newest(folder)
+    if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it with --resume {folder}")
-    checkpoint = load_checkpoint(newest)
+    newest = checkpoint.folder
     spec, data_hash = checkpoint.state.get("net"), checkpoint.state.get("data_hash")
     if not isinstance(data_hash, str):
         raise ValueError(f"{newest} does not say which data it was trained on")

@@ -2,9 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fluvial.data.quoting import quoted
+from fluvial.data.specs import check_stream
 from fluvial.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ("cfm", "efm", "meanflow", "likelihood")
 PATHS = ("condot", "vp", "cosine")
-COUPLINGS = ("independent", "ot")
+COUPLINGS = ("independent", "ot", "ot-rank")
+ON_NAN = ("stop", "skip", "rollback")
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("linear", "constant")
 LIKELIHOOD_METHODS = ("euler", "midpoint", "heun", "rk4")
@@ -55,10 +58,10 @@ def check_types(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         kind = kinds[name]
         allowed: Any = float | int if kind is float else kind
         # bool is a subclass of int, but steps=True is a mistake.
-        mistaken_bool = isinstance(value, bool) and kind is not bool
+        mistaken_bool = isinstance(value, bool) and kind not in (bool, bool | None)
         if mistaken_bool or not isinstance(value, allowed):
             expected = kind.__name__ if isinstance(kind, type) else str(kind)
-            raise TypeError(f"{name} must be {expected}, got {value!r}")
+            raise TypeError(f"{name} must be {expected}, got {quoted(value)}")
 
 
 def check_settings(config: "TrainConfig") -> None:
@@ -79,7 +82,7 @@ def check_settings(config: "TrainConfig") -> None:
     if not 0 <= config.mean_share <= 1:
         raise ValueError(f"mean_share must be in [0, 1], got {config.mean_share}")
     regularisers = ("likelihood_kinetic", "likelihood_jacobian")
-    for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "mean_power", *regularisers):
+    for name in ("warmup", "seed", "sample_every", "weight_decay", "clip", "spike", "mean_power", *regularisers):
         value = getattr(config, name)
         if not 0 <= value < math.inf:
             expected = "finite and not negative" if isinstance(value, float) else "at least 0"
@@ -93,9 +96,38 @@ def check_settings(config: "TrainConfig") -> None:
             raise ValueError(f"{name} must be in [0, 1), got {getattr(config, name)}")
     if config.dropout and PRESETS[config.net_name].kind == "mlp":
         raise ValueError(f"dropout needs net unet or dit, got {config.net_name!r}")
+    if config.shard and config.objective not in ("cfm", "efm"):
+        raise ValueError(f"shard needs objective 'cfm' or 'efm', got {config.objective!r}")
+    if config.shard and config.precision == "fp16":
+        raise ValueError("shard needs precision 'no' or 'bf16', got 'fp16'")
     _check_likelihood(config)
     _check_data_options(config)
     _check_condition(config)
+
+
+_OBJECTIVE_OF = {"bank_": "efm", "mean_": "meanflow", "likelihood_": "likelihood"}
+
+
+def check_effect(config: "TrainConfig", given: Collection[str]) -> None:
+    """Refuse settings that were asked for and that change nothing beside the others.
+
+    Args:
+        config: All settings.
+        given: Names of those that were asked for, whatever their values.
+
+    Raises:
+        ValueError: As above; the setting and what it needs are named.
+    """
+    for name in given:
+        for prefix, objective in _OBJECTIVE_OF.items():
+            if name.startswith(prefix) and config.objective != objective:
+                raise ValueError(f"{name} needs objective {objective!r}, got {config.objective!r}")
+        if name in ("path", "coupling") and config.objective == "likelihood":
+            raise ValueError(f"{name} cannot be given with objective 'likelihood', which draws no noise")
+        if name == "encoder" and not config.captions:
+            raise ValueError("encoder needs captions, which it makes vectors of")
+        if name == "drop_cond" and not (config.labels or config.captions or config.reference_size):
+            raise ValueError("drop_cond needs a condition: give labels, captions or reference_size")
 
 
 def _check_names(config: "TrainConfig") -> None:
@@ -103,6 +135,7 @@ def _check_names(config: "TrainConfig") -> None:
     _check_name("path", config.path, PATHS)
     _check_name("coupling", config.coupling, COUPLINGS)
     _check_name("precision", config.precision, PRECISIONS)
+    _check_name("on_nan", config.on_nan, ON_NAN)
     _check_name("net", config.net_name, tuple(PRESETS))
     _check_name("schedule", config.schedule, SCHEDULES)
     _check_name("likelihood_method", config.likelihood_method, LIKELIHOOD_METHODS)
@@ -141,6 +174,7 @@ def _check_data_options(config: "TrainConfig") -> None:
         config.data.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"data must be valid Unicode to be written to config.toml, got {config.data!r}") from error
+    check_stream(config.data, config.stream)
     held_out = config.held_out
     if isinstance(held_out, float) and not 0 <= held_out < 1:
         raise ValueError(f"held_out must be a count or a share in [0, 1), got {held_out}")
@@ -158,9 +192,10 @@ def _check_condition(config: "TrainConfig") -> None:
     asked = {"labels": config.labels, "captions": config.captions, "reference_size": config.reference_size}
     kinds = [name for name, value in asked.items() if value]
     if len(kinds) > 1:
-        raise ValueError(f"a net takes one kind of condition: give {kinds[0]} or {kinds[1]}, not both")
-    if not kinds and (config.mean_omega, config.mean_kappa) != (1.0, 0.0):
-        raise ValueError("mean_omega and mean_kappa need a condition: give labels, captions or reference_size")
+        raise ValueError(f"{kinds[1]} cannot be given with {kinds[0]}: a net takes one kind of condition")
+    for name, plain in (("mean_omega", 1.0), ("mean_kappa", 0.0)):
+        if not kinds and getattr(config, name) != plain:
+            raise ValueError(f"{name} needs a condition: give labels, captions or reference_size")
     if not kinds or kinds == ["labels"]:
         return
     if config.objective == "efm":

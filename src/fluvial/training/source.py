@@ -8,6 +8,8 @@ from typing import Any
 
 from fluvial.data import Dataset, Standardization, load_dataset, parse_spec
 from fluvial.data.labels import class_numbers
+from fluvial.data.quoting import one_line
+from fluvial.progress import ProgressCallback
 from fluvial.training.config import TrainConfig
 
 
@@ -44,18 +46,31 @@ def absolute_data(data: str) -> str:
     if spec.path is None:
         return data
     path = str(spec.path.absolute())
+    if spec.kind == "hf" and spec.split:
+        return f"hf:{path}:{spec.split}"
     if spec.kind in ("array", "table"):
         return path
     return f"{spec.kind}:{path}" if data.partition(":")[2] else data
 
 
-def load_source(config: TrainConfig) -> Dataset:
+def load_source(config: TrainConfig, progress: ProgressCallback | None = None) -> Dataset:
     """The data set of a config; ``train`` is what is trained on (with mirror images, if so), ``held_out`` what is not.
+
+    Args:
+        config: The config.
+        progress: Called while a streamed file is checked.
 
     Raises:
         ValueError: If the data are absent or cannot be used.
     """
-    data = load_dataset(config.data, seed=config.seed, size=config.size, held_out=config.held_out)
+    data = load_dataset(
+        config.data,
+        seed=config.seed,
+        size=config.size,
+        held_out=config.held_out,
+        stream=config.stream,
+        progress=progress,
+    )
     if config.without_classes:
         try:
             data = data.without_classes(class_numbers(config.without_classes, data.class_names))
@@ -79,9 +94,10 @@ def check_same_data(data_hash: Any, train: Dataset, where: Path) -> None:
         return
     if not isinstance(data_hash, str):
         raise ValueError(f"{where} records no hash of the training data: data_hash is {data_hash!r}")
+    hint = "" if not train.streamed else "; streamed pictures have another hash than the same in memory"
     raise ValueError(
         f"the data have changed: {where} was trained on data with hash {data_hash[:12]}, "
-        f"and {train.name} now has hash {train.content_hash[:12]}"
+        f"and {train.name} now has hash {train.content_hash[:12]}{hint}"
     )
 
 
@@ -104,9 +120,10 @@ def read_data_form(values: Any, where: Path) -> DataForm:
         if not isinstance(values, dict):
             raise TypeError(f"data is {values!r}")
         table = values["table"]
-        units = table and Standardization(
-            _names(table["columns"]), _numbers(table["mean"]), _numbers(table["std"]), _names(table["dropped"])
-        )
+        units = None
+        if table is not None:
+            columns, dropped = _names(table["columns"]), _names(table["dropped"])
+            units = Standardization(columns, _numbers(table["mean"]), _numbers(table["std"]), dropped)
         name, kind = _names([values["name"], values["kind"]])
         form = DataForm(name, kind, _names(values["class_names"]), units)
         if units is not None and not len(units.columns) == len(units.mean) == len(units.std):
@@ -114,7 +131,7 @@ def read_data_form(values: Any, where: Path) -> DataForm:
         if form.kind not in ("image", "points", "table") or (form.kind == "table") != (units is not None):
             raise ValueError(f"kind is {form.kind!r}")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{where} does not describe its training data ({error})") from error
+        raise ValueError(f"{where} does not describe its training data ({one_line(error)})") from error
     return form
 
 

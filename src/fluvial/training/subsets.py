@@ -12,15 +12,11 @@ from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.training.build import NetSpec, build_net, net_spec
 from fluvial.training.changes import check_unchanged
-from fluvial.training.checkpoints import (
-    latest_checkpoint,
-    load_checkpoint,
-    remove_partial_checkpoints,
-    save_checkpoint,
-    step_folder,
-)
+from fluvial.training.checkpoints import save_checkpoint, step_folder
 from fluvial.training.config import TrainConfig
+from fluvial.training.guard import WATCH_EVERY
 from fluvial.training.interrupts import Interrupted, deferred_signals
+from fluvial.training.recovery import recover_newest
 from fluvial.training.source import check_same_data
 from fluvial.training.state import TrainState
 
@@ -109,10 +105,9 @@ def train_net(
         Interrupted: If SIGINT or SIGTERM arrived; the state is in a checkpoint.
     """
     state = TrainState(config, train, net_spec(config, train), accelerator)
-    remove_partial_checkpoints(folder)
-    newest = latest_checkpoint(folder)
-    if newest is not None:
-        checkpoint = load_checkpoint(newest)
+    checkpoint = recover_newest(folder)
+    newest = None if checkpoint is None else checkpoint.folder
+    if checkpoint is not None and newest is not None:
         check_same_data(checkpoint.state.get("data_hash"), train, newest)
         check_unchanged(config, checkpoint.state.get("config"), newest)
         state.restore(checkpoint)
@@ -127,12 +122,14 @@ def train_net(
             if done:
                 return state
             state.update()
+            if state.step == config.steps or state.step % WATCH_EVERY == 0:
+                state.require_finite()
             if progress is not None and (state.step == config.steps or state.step % config.log_every == 0):
                 loss = state.take_means().loss
                 progress(Progress("train", state.step, config.steps, {"loss": loss}))
 
 
 def _save(state: TrainState, config: TrainConfig, train: Dataset, folder: Path) -> Path:
-    state.means()  # a diverged net must not be saved
+    state.require_finite()
     values = {"config": dataclasses.asdict(config), "data_hash": train.content_hash, **state.values()}
     return save_checkpoint(folder, state.step, state.tensors(), values, keep=1)

@@ -1,12 +1,20 @@
 """Small text files: flat TOML tables of scalars, read and written, and files that are replaced in one step."""
 
+import contextlib
 import difflib
+import errno
 import json
 import os
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from fluvial.data.json_text import read_text
+from fluvial.data.quoting import one_line
+
+LARGEST = 2**16
+"""Largest file that is read, in bytes: of a long one with many dots in its keys, the time grows as the square."""
 
 Scalar = str | bool | int | float | None
 
@@ -39,14 +47,20 @@ def read_toml(file: Path) -> dict[str, Any]:
         ValueError: If the folder or the file is missing or unreadable.
     """
     run = file.parent
-    if not run.is_dir():
-        raise ValueError(f"{run} is not a run folder: there is no such folder")
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        is_folder = run.is_dir()
+    except OSError as error:
+        raise ValueError(f"{one_line(run)} is not a run folder: {error.strerror or error}") from None
+    if not is_folder:
+        raise ValueError(f"{one_line(run)} is not a run folder: there is no such folder")
+    try:
+        return tomllib.loads(read_text(file, LARGEST))
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run folder: it has no {file.name}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{file} cannot be read: it is nested too deeply") from None
+    except (OSError, ValueError) as error:  # ValueError also of a number of too many digits
+        raise ValueError(f"{file} cannot be read: {one_line(error)}") from error
 
 
 def check_keys(values: Mapping[str, Any], known: Collection[str], file: Path) -> None:
@@ -78,11 +92,32 @@ def write_bytes(file: Path, content: bytes) -> None:
     """
     partial = file.with_name(f".partial-{file.name}")
     try:
-        with open(partial, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_synced(partial, content)
         os.replace(partial, file)
+        sync_folder(file.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk that refused the file may refuse this as well
+            partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"not written ({error.strerror})", str(file)) from error
+
+
+def write_synced(file: Path, content: bytes) -> None:
+    """Write a file and wait until it is on the disk, not only in the machine's memory."""
+    with open(file, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder, renames among them, are on the disk."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and renames are journalled
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)

@@ -6,34 +6,37 @@ checkpoint therefore needs the weights, their average, the optimiser's moments a
 
 import dataclasses
 import math
-import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
 from fluvial.data import Dataset
-from fluvial.progress import Progress, ProgressCallback
-from fluvial.training.build import build_path, net_spec, read_net_spec
+from fluvial.data.homes import expanded
+from fluvial.data.specs import can_stream, parse_spec
+from fluvial.kinds import checked
+from fluvial.progress import ProgressCallback
+from fluvial.training.build import net_spec, read_net_spec
 from fluvial.training.changes import check_unchanged
-from fluvial.training.checkpoints import (
-    latest_checkpoint,
-    load_checkpoint,
-    remove_partial_checkpoints,
-    save_checkpoint,
-    step_folder,
-)
+from fluvial.training.checkpoints import FOLDER as CHECKPOINTS
+from fluvial.training.checkpoints import Checkpoint, save_checkpoint, step_folder
 from fluvial.training.conditions import caption_vectors
 from fluvial.training.config import TrainConfig, read_config, read_run_table, write_config
-from fluvial.training.consistency import inconsistency
 from fluvial.training.folders import check_run_folder, prepare_run_folder
+from fluvial.training.guard import WATCH_EVERY
 from fluvial.training.interrupts import CaughtSignal, Interrupted, deferred_signals
+from fluvial.training.launch import make_accelerator
 from fluvial.training.lock import run_lock
-from fluvial.training.logs import MetricsLog, check_tensorboard, read_metrics
-from fluvial.training.previews import write_preview
+from fluvial.training.logs import check_tensorboard, read_metrics
+from fluvial.training.recovery import load_intact, read_newest, recover_newest
+from fluvial.training.reporting import Reporter
 from fluvial.training.source import absolute_data, check_same_data, describe_data, load_source
 from fluvial.training.state import TrainState
+from fluvial.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class TrainResult:
     net: nn.Module
 
 
+@checked
 class Trainer:
     """Trains one net as a config says, in a run folder.
 
@@ -87,13 +91,14 @@ class Trainer:
     ) -> None:
         config.validate()
         # A run works from any directory, not only from the one that it was started in.
-        captions = str(Path(config.captions).expanduser().absolute()) if config.captions else ""
+        captions = str(expanded(config.captions).absolute()) if config.captions else ""
         self.config = dataclasses.replace(
             config, data=absolute_data(config.data), captions=captions, encoder=_absolute_encoder(config.encoder)
         )
         self.run = Path(run)
         self.config.check_values()
         self._accelerator, self._progress = accelerator, progress
+        self._saved: int | None = None
 
     def fit(self, resume: bool = False, *, overwrite: bool = False) -> TrainResult:
         """Train to the last step.
@@ -109,138 +114,144 @@ class Trainer:
             OSError: If the disk refuses a file.
             Interrupted: If SIGINT or SIGTERM arrived; the state is in a checkpoint.
         """
-        if resume:
-            check_unchanged(self.config, dataclasses.asdict(read_config(self.run)), self.run)
+        recorded = read_config(self.run) if resume else None
+        if recorded is not None:
+            check_unchanged(self.config, dataclasses.asdict(recorded), self.run)
         else:
             check_run_folder(self.run, overwrite, self.config.data)
         if self.config.tensorboard:
             check_tensorboard()
-        train = self._load_data()
+        train = self._load_data(self.config.stream if recorded is None else recorded.stream)
         vectors = caption_vectors(self.config, train)
         spec = net_spec(self.config, train, None if vectors is None else vectors.shape[1])
-        state = TrainState(self.config, train, spec, self._make_accelerator(), vectors)
-        with run_lock(self.run):
-            if resume:
-                self._restore(state, train)
-            else:
-                prepare_run_folder(self.run, overwrite, self.config.data)
-            write_config(self.config, self.run, data_hash=train.content_hash)
-            with deferred_signals() as caught, MetricsLog(self.run, state.step, self.config.tensorboard) as log:
-                self._loop(state, train, log, caught)
+        state = TrainState(self.config, train, spec, make_accelerator(self.config, self._accelerator), vectors)
+        with run_lock(self.run) if state.ranks.first else nullcontext():
+            self._prepare(state, train, resume, overwrite)
+            reporter = Reporter(self.config, self.run, state, train, self._progress)
+            with deferred_signals() as caught, reporter:
+                self._loop(state, train, reporter, caught)
             checkpoint = self._save(state, train)
             rows = read_metrics(self.run)
         loss = rows[-1]["loss"] if rows else math.nan
-        return TrainResult(self.run, state.step, checkpoint, loss, state.ema.net)
+        return TrainResult(self.run, state.step, checkpoint, loss, state.averaged_net())
 
-    def _loop(self, state: TrainState, train: Dataset, log: MetricsLog, caught: CaughtSignal) -> None:
-        config, clock = self.config, _Clock(state.step)
+    def _prepare(self, state: TrainState, train: Dataset, resume: bool, overwrite: bool) -> None:
+        """Make the folder, or continue from it; the first process does, and the others read what it left."""
+        ranks, checkpoint = state.ranks, None
+        if ranks.first:
+            if resume:
+                check_same_data(read_run_table(self.run).get("data_hash"), train, self.run)
+                checkpoint = recover_newest(self.run)
+            else:
+                prepare_run_folder(self.run, overwrite, self.config.data)
+            write_config(self.config, self.run, data_hash=train.content_hash)
+        ranks.wait()
+        if resume and not ranks.first:
+            checkpoint = read_newest(self.run)
+        hashes = [train.content_hash, "" if checkpoint is None else checkpoint.hash]
+        for what, value in zip(("data", "checkpoint"), hashes, strict=True):
+            if not ranks.alike(int(value[:15] or "0", 16)):
+                raise ValueError(f"the processes do not see the same {what}: they must share {self.run} and the data")
+        self._restore(state, train, checkpoint)
+
+    def _loop(self, state: TrainState, train: Dataset, reporter: Reporter, caught: CaughtSignal) -> None:
+        config = self.config
+
+        def save() -> Path:
+            reporter.sync()  # of what a checkpoint was made, the metrics are there
+            return self._save(state, train)
+
+        watch = Watch(config, state, save, lambda: self._rollback_target(state.step))
         while state.step < config.steps:
-            self._stop_if_asked(caught, state, train)
+            self._stop_if_asked(caught, state, watch, save)
             lr = state.lr()
             state.update()
             last = state.step == config.steps
-            if last or state.step % config.log_every == 0:
-                self._report(state, train, log, lr, clock.rate(state.step))
-            if last or state.step % config.checkpoint_every == 0:
-                self._save(state, train)
+            reports, saves = (last or state.step % every == 0 for every in (config.log_every, config.checkpoint_every))
+            if reports or saves or state.step % WATCH_EVERY == 0:
+                watch.look()
+            if reports:
+                reporter.report(lr)
             if config.sample_every and state.step % config.sample_every == 0:
-                write_preview(self.run, state.ema.net, train, state.step, config.seed)
-        self._stop_if_asked(caught, state, train)
+                reporter.preview()  # before the checkpoint, after which nobody would draw it again
+            if saves:
+                save()
+        self._stop_if_asked(caught, state, watch, save)
 
-    def _stop_if_asked(self, caught: CaughtSignal, state: TrainState, train: Dataset) -> None:
-        if caught.signum is not None:
-            raise Interrupted(caught.signum, state.step, self._save(state, train))
-
-    def _report(self, state: TrainState, train: Dataset, log: MetricsLog, lr: float, rate: float) -> None:
-        means = state.take_means()
-        examples = rate * self.config.batch_size
-        log.write(
-            state.step,
-            {
-                "loss": means.loss,
-                "grad_norm": means.grad_norm,
-                **means.logs,
-                **self._consistency(state, train),
-                "lr": lr,
-                "examples_per_second": round(examples, 1),
-            },
-        )
-        if self._progress is not None:
-            values = {"loss": means.loss, "rate": rate}
-            self._progress(Progress(f"train {self.config.objective}", state.step, self.config.steps, values))
-
-    def _consistency(self, state: TrainState, train: Dataset) -> dict[str, float]:
-        if self.config.objective != "meanflow":
-            return {}
-        path = build_path(self.config)
-        found = inconsistency(state.ema.net, path, train, seed=self.config.seed, step=state.step)
-        return {"inconsistency": found}
+    def _stop_if_asked(self, caught: CaughtSignal, state: TrainState, watch: Watch, save: Callable[[], Path]) -> None:
+        signum = caught.signum
+        if state.ranks.count > 1:  # all stop at the same step, or the others would wait for ever
+            if state.step % WATCH_EVERY and state.step < self.config.steps:
+                return
+            signum = int(state.ranks.largest(torch.tensor(signum or 0))) or None
+        if signum is not None:
+            watch.look()
+            raise Interrupted(signum, state.step, save())
 
     def _save(self, state: TrainState, train: Dataset) -> Path:
-        latest = latest_checkpoint(self.run)
-        if latest is not None and latest.name == step_folder(state.step):
-            return latest
-        state.means()  # a diverged net must not push a good checkpoint out
+        """Write the state once; all processes gather it, and the first writes it."""
+        folder = self.run / CHECKPOINTS / step_folder(state.step)
+        if self._saved == state.step:
+            return folder
         values = {
             "config": dataclasses.asdict(self.config),
             "data_hash": train.content_hash,
             "data": describe_data(train),
             **state.values(),
         }
-        return save_checkpoint(self.run, state.step, state.tensors(), values, keep=self.config.keep)
+        tensors = state.tensors()
+        if state.ranks.first:
+            # A rollback must find the regular one, however many interrupts made others.
+            every = self.config.checkpoint_every if self.config.on_nan == "rollback" else 0
+            keep = self.config.keep
+            save_checkpoint(self.run, state.step, tensors, values, keep=keep, every=every, make_run=False)
+        state.ranks.wait()
+        self._saved = state.step
+        return folder
 
-    def _load_data(self) -> Dataset:
-        train = load_source(self.config).train
+    def _rollback_target(self, step: int) -> Checkpoint | None:
+        """The last regular checkpoint before a step, as if no interrupt had made others; None before the first."""
+        every = self.config.checkpoint_every
+        regular = (step - 1) // every * every
+        if regular == 0:
+            return None
+        folder = self.run / CHECKPOINTS / step_folder(regular)
+        try:
+            return load_intact(folder)
+        except ValueError:  # damaged, or another interval made those that are there
+            return read_newest(self.run)
+
+    def _load_data(self, stream: bool | None) -> Dataset:
+        """The training data; a run that began with them in their files, or in memory, goes on so."""
+        if self.config.stream is None:
+            self.config = dataclasses.replace(self.config, stream=stream)
+        train = load_source(self.config, self._progress).train
+        free = parse_spec(self.config.data).kind in ("array", "folder")  # read in any order, one by one
+        if stream is not None and train.streamed != stream and not free:
+            raise ValueError(
+                f"stream cannot change once training has begun: {self.config.data} is visited in another order where "
+                f"it stays in its files, and {self.run} was trained with stream = {stream}"
+            )
+        self.config = dataclasses.replace(self.config, stream=train.streamed if can_stream(self.config.data) else None)
         if len(train) < 2:
             raise ValueError(f"training needs at least 2 data, and {self.config.data} has {len(train)} after the split")
         return train
 
-    def _make_accelerator(self) -> Accelerator:
-        precision = self.config.precision
-        try:
-            accelerator = self._accelerator or Accelerator(mixed_precision=precision)
-        except ValueError as error:  # Accelerate keeps the first precision of a process
-            raise ValueError(f"precision {precision!r} cannot be used in this process: {error}") from error
-        if accelerator.mixed_precision != precision:
-            raise ValueError(
-                f"precision must be the accelerator's mixed_precision {accelerator.mixed_precision!r}, "
-                f"got {precision!r}"
-            )
-        if precision == "fp16" and accelerator.device.type == "cpu":
-            raise ValueError("precision 'fp16' needs a GPU; use 'bf16' or 'no' on the CPU")
-        if accelerator.num_processes > 1:
-            raise ValueError(f"training runs in one process, and was launched in {accelerator.num_processes}")
-        return accelerator
-
-    def _restore(self, state: TrainState, train: Dataset) -> None:
-        check_same_data(read_run_table(self.run).get("data_hash"), train, self.run)
-        remove_partial_checkpoints(self.run)
-        folder = latest_checkpoint(self.run)
-        if folder is None:
+    def _restore(self, state: TrainState, train: Dataset, checkpoint: Checkpoint | None) -> None:
+        self._saved = None
+        if checkpoint is None:
             return
-        checkpoint = load_checkpoint(folder)
+        folder = checkpoint.folder
         check_same_data(checkpoint.state.get("data_hash"), train, folder)
         check_unchanged(self.config, checkpoint.state.get("config"), folder)
         spec = read_net_spec(checkpoint.state.get("net"), folder)
         if spec != state.spec:
             raise ValueError(f"the net has changed: {folder} holds {spec}, the config and data now make {state.spec}")
         state.restore(checkpoint)
+        self._saved = checkpoint.step
 
 
 def _absolute_encoder(encoder: str) -> str:
     from fluvial.data.text import ENCODER, HUB
 
-    return encoder if encoder == ENCODER or encoder.startswith(HUB) else str(Path(encoder).expanduser().absolute())
-
-
-class _Clock:
-    """Steps per second between calls of ``rate``."""
-
-    def __init__(self, step: int) -> None:
-        self._step, self._time = step, time.perf_counter()
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        rate = (step - self._step) / max(now - self._time, 1e-9)
-        self._step, self._time = step, now
-        return rate
+    return encoder if encoder == ENCODER or encoder.startswith(HUB) else str(expanded(encoder).absolute())

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluvial.data.images import from_uint8, to_uint8
+from fluvial.kinds import checked
 from fluvial.metrics.extractors.cache import FeatureCache, content_hash
 from fluvial.progress import Progress, ProgressCallback
 
@@ -75,6 +76,7 @@ class Custom:
         return self.function(x).cpu()
 
 
+@checked
 def extract_features(
     extractor: Extractor,
     x: Float[Tensor, "n ..."],
@@ -118,9 +120,12 @@ def extract_features(
             parts.append(extractor(x[start : start + batch_size]))
         if progress is not None:
             progress(Progress(f"features {extractor.name}", min(start + batch_size, len(x)), len(x)))
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, Tensor)]
+    if wrong:
+        raise TypeError(f"extractor must return a tensor of features, got {wrong[0]}")
     features = torch.cat(parts)
     if not bool(torch.isfinite(features).all()):
-        raise ValueError(f"features of {extractor.name} must be finite, got NaN or infinity: are the data in range?")
+        raise ValueError(f"features of {extractor.name} must be finite, got NaN or infinity: x must be in its range")
     if keeps:
         keeps.store(key, {"features": features})
     return features

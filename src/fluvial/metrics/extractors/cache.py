@@ -46,7 +46,7 @@ class FeatureCache:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
                 known = (file.metadata() or {}).get("sha256")
-        except (OSError, SafetensorError, ValueError):
+        except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):
             return None
         return tensors if known == _hash(tensors) else None
 

@@ -7,20 +7,21 @@ Source: Oquab et al. 2023, "DINOv2: Learning Robust Visual Features without Supe
 flaws of generative model evaluation metrics and their unfair treatment of diffusion models" (its use for scores).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from fluvial.data.json_text import read_json
 from fluvial.metrics.extractors.base import UINT8_RULE, as_rgb, settings_hash
 from fluvial.metrics.extractors.vit import VisionTransformer, ViTSize, official_names
-from fluvial.metrics.extractors.weights import file_hash, fill, hub_file, read_weights
+from fluvial.metrics.extractors.weights import file_hash, fill, hub_file, read_weights, require_fit
 
 SIDE = 224
 WEIGHTS_FILE = "dinov2_vits14_pretrain.pth"
@@ -28,6 +29,9 @@ WEIGHTS_FILE = "dinov2_vits14_pretrain.pth"
 
 HUB_NAME = "facebook/dinov2-small"
 """The same net on the Hugging Face hub."""
+
+_MOST_BLOCKS = 100
+"""The largest DINOv2 has 40."""
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -60,7 +64,10 @@ class DINOv2:
         path = _found() if weights is None else weights
         path = path / "model.safetensors" if path.is_dir() else path
         tensors = official_names(read_weights(path))
-        net = VisionTransformer(_size(tensors, path))
+        size = _size(tensors, path)
+        with torch.device("meta"):  # sizes that the file merely claims must not take memory
+            require_fit(VisionTransformer(size), tensors, path, "DINOv2", spare=("mask_token",))
+        net = VisionTransformer(size)
         fill(net, tensors, path, "DINOv2", spare=("mask_token",))
         return cls(net, file_hash(path))
 
@@ -139,9 +146,14 @@ def _size(tensors: Mapping[str, Tensor], path: Path) -> ViTSize:
     heads = max(1, width // 64)
     if config.is_file():
         try:
-            heads = int(json.loads(config.read_text(encoding="utf-8")).get("num_attention_heads", heads))
-        except (ValueError, AttributeError, TypeError):
-            raise ValueError(f"{config} beside the weights must be JSON with num_attention_heads") from None
+            found: Any = read_json(config).get("num_attention_heads", heads)
+        except (OSError, ValueError, AttributeError):
+            found = None
+        if type(found) is not int:
+            raise ValueError(f"{config} beside the weights must be JSON with num_attention_heads, a whole number")
+        heads = found
+    if len(blocks) > _MOST_BLOCKS:
+        raise ValueError(f"weights {str(path)!r} have {len(blocks)} blocks, expected at most {_MOST_BLOCKS}")
     if heads < 1 or width % heads:
         raise ValueError(f"weights {str(path)!r}: {heads} heads do not divide a width of {width}")
     return ViTSize(width, len(blocks), heads, patch, grid, hidden, registers, gated)

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.extractors.base import Extractor
 from fluvial.metrics.extractors.cache import FeatureCache
 from fluvial.metrics.extractors.classifier import Classifier
@@ -17,6 +18,7 @@ EXTRACTORS = ("pixels", "classifier", "efficientnet-lite0", "inception", "dinov2
 """Their names: the data themselves, a classifier trained on them, and three nets trained on photographs."""
 
 
+@checked
 def load_extractor(
     name: str,
     *,
@@ -53,6 +55,8 @@ def load_extractor(
         raise ValueError(f"unknown extractor {name!r}: {hint}")
     if weights is not None and name not in _NETS:
         raise ValueError(f"weights are for {' and '.join(_NETS)}, the extractor is {name!r}")
+    if train is not None and train.numel() == 0:
+        raise ValueError(f"train must hold data, got shape {tuple(train.shape)}")
     images = train is None or _are_images(train)
     if name == "pixels":
         return Pixels(images)

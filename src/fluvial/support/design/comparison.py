@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.energy import batched_energy_distance
 from fluvial.metrics.mmd import batched_median_distance, batched_mmd2
 from fluvial.progress import Progress, ProgressCallback
@@ -77,6 +78,7 @@ class GridComparison:
         return known[figure]
 
 
+@checked
 def compare_grids(
     model: Callable[..., Tensor],
     family: Family,

@@ -22,13 +22,17 @@ from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.nn.attention import carries_tangent
 from fluvial.paths import CondOT, FromBandwidth, GaussianPath
 from fluvial.support.design.sizes import SizeCurve
 
 _KNOTS = 256  # of a designed bandwidth
 
+_LARGEST_SCALE = 1e100  # of data, far from where their squares or tangents overflow
 
+
+@checked
 def geometric_sizes(m: int, floor: float = 1.1) -> Callable[[float], float]:
     """Effective sample sizes that fall by the same factor in equal steps, from ``m`` to ``floor``.
 
@@ -49,6 +53,7 @@ def geometric_sizes(m: int, floor: float = 1.1) -> Callable[[float], float]:
     return lambda share: m * (floor / m) ** share
 
 
+@checked
 def balanced_sizes(curve: SizeCurve, share: float = 0.85) -> Callable[[float], float]:
     """Effective sample sizes along the way on which Euler's steps weigh the same at the end.
 
@@ -69,11 +74,12 @@ def balanced_sizes(curve: SizeCurve, share: float = 0.85) -> Callable[[float], f
         >>> 20 > wanted(0.1) > wanted(0.5) > wanted(0.9) > 1
         True
     """
-    _check_scale(share)
+    _check_scale(share, "share")
     scale = share * curve.scale
     return lambda part: float(curve.size_at([scale / math.tan(0.5 * math.pi * part)])[0])
 
 
+@checked
 def bandwidth_grid(bandwidths: Sequence[float] | np.ndarray, path: GaussianPath | None = None) -> list[float]:
     """Times at which a path has the given bandwidths, between 0 and 1: nodes for ``fv.solve(grid=...)``.
 
@@ -107,6 +113,7 @@ def bandwidth_grid(bandwidths: Sequence[float] | np.ndarray, path: GaussianPath 
     return [0.0, *path.time_at_bandwidth(h).tolist(), 1.0]
 
 
+@checked
 def balanced_bandwidths(scale: float, steps: int) -> list[float]:
     """Bandwidths between ``steps`` steps whose errors weigh the same at the end, for data of standard deviation
     ``scale``.
@@ -131,6 +138,7 @@ def balanced_bandwidths(scale: float, steps: int) -> list[float]:
     return [scale / math.tan(0.5 * math.pi * k / steps) for k in range(1, steps)]
 
 
+@checked
 def even_bandwidths(scale: float, steps: int, first: float = 6.0, last: float = 0.06) -> list[float]:
     """Bandwidths between ``steps`` steps that are equal in the logarithm, for methods that look at the end of a step.
 
@@ -163,6 +171,7 @@ def even_bandwidths(scale: float, steps: int, first: float = 6.0, last: float = 
     return [scale * first * (last / first) ** (k / (steps - 2)) for k in range(steps - 1)]
 
 
+@checked
 def design_grid(
     curve: SizeCurve, sizes: Callable[[float], float], steps: int, path: GaussianPath | None = None
 ) -> list[float]:
@@ -191,6 +200,7 @@ def design_grid(
     return bandwidth_grid(curve.bandwidth_at(_wanted(sizes, [k / steps for k in range(1, steps)])), path)
 
 
+@checked
 def design_bandwidth(curve: SizeCurve, sizes: Callable[[float], float]) -> FromBandwidth:
     r"""A path along which the held-out effective sample size is ``sizes(t)``.
 
@@ -237,9 +247,13 @@ def design_bandwidth(curve: SizeCurve, sizes: Callable[[float], float]) -> FromB
 
 
 def _wanted(sizes: Callable[[float], float], shares: Sequence[float]) -> Float[np.ndarray, " k"]:
-    found = np.array([float(sizes(share)) for share in shares])
+    sought = [sizes(share) for share in shares]
+    if not all(isinstance(size, int | float | np.number) for size in sought):
+        raise TypeError(f"sizes must return numbers, got {type(sought[0]).__name__}")
+    found = np.array(sought, dtype=float)
     if not np.isfinite(found).all() or not (np.diff(found) < 0).all():
-        raise ValueError(f"sizes must be a finite, strictly decreasing function of the share, got {found.tolist()}")
+        first = ", ".join(f"{size:.4g}" for size in found[:4])
+        raise ValueError(f"sizes must be a finite, strictly decreasing function of the share, got {first}, ...")
     return found
 
 
@@ -248,6 +262,8 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"steps must be an integer of at least 1, got {steps!r}")
 
 
-def _check_scale(scale: float) -> None:
+def _check_scale(scale: float, name: str = "scale") -> None:
     if not 0 < scale < math.inf:
-        raise ValueError(f"scale must be positive and finite, got {scale}")
+        raise ValueError(f"{name} must be positive and finite, got {scale:g}")
+    if scale > _LARGEST_SCALE:
+        raise ValueError(f"{name} must be at most {_LARGEST_SCALE:g}, got {scale:g}")

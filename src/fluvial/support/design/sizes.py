@@ -19,6 +19,7 @@ from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from fluvial.checks import require_tensor
+from fluvial.kinds import checked
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
 from fluvial.support.kernel.weighing import weights
@@ -101,6 +102,7 @@ class SizeCurve:
         return odds[kept], bandwidths[kept]
 
 
+@checked
 def effective_sizes(
     source: Family | Tensor,
     m: int = 50,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fluvial.audits.draws import check_count
 from fluvial.audits.finding import Finding
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import ProgressCallback
 from fluvial.randomness import generator
@@ -33,6 +34,7 @@ _FEWEST_CLASSES = 3  # one for each split of a training
 Measure = Callable[[Draws, GaussianPath, torch.Generator, ProgressCallback | None], Finding]
 
 
+@checked
 def diagnose(
     data: Family | Tensor | Any,
     m: int = 50,

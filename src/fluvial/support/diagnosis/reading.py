@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluvial.data.homes import expanded
 from fluvial.data.numpy_files import load_arrays
 from fluvial.progress import ProgressCallback
 from fluvial.support.diagnosis.rows import ClassRows
@@ -40,7 +41,7 @@ def read_tasks(name: str, dim: int | None = None, *, m: int = 50, progress: Prog
         return family_by_name(name, dim)
     source = found.members[0]
     if found.kind == "file":
-        return _of_file(Path(source).expanduser(), dim, m, name)
+        return _of_file(expanded(source), dim, m, name)
     if found.extractor is not None:
         data = net_features(source, found.extractor, progress=progress)
     else:

@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.randomness import generator
@@ -39,6 +40,7 @@ _TASKS, _NOISE, _PLUG_IN, _TUNED, _VELOCITY, _TUNING = range(6)  # what a stream
 _EVALUATION = 4  # fourth counter, which no stream of training has
 
 
+@checked
 def evaluate(
     model: Model,
     family: Family,

@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.metrics.matrix import TILE_BYTES, tiles
 from fluvial.metrics.mmd import checked_bandwidths
 from fluvial.metrics.pairwise import as_set_pairs, as_sets, mean_over_pairs
 from fluvial.support.tasks.base import require_counts
 
 
+@checked
 def plug_in_samples(support: Tensor, n: int, bandwidth: float, generator: torch.Generator) -> Float[Tensor, "B n d"]:
     """Points where the exact flow of each support takes independent noise: random support points plus Gaussian noise.
 
@@ -52,6 +54,9 @@ def plug_in_samples(support: Tensor, n: int, bandwidth: float, generator: torch.
     require_counts(n=n)
     if not 0 <= bandwidth < math.inf:
         raise ValueError(f"bandwidth must be at least 0 and finite, got {bandwidth:g}")
+    largest = torch.finfo(points.dtype).max / 100  # no draw of a normal number comes near it
+    if bandwidth > largest:
+        raise ValueError(f"bandwidth must be at most {largest:.3g} for {points.dtype}, got {bandwidth:g}")
     count, m, d = points.shape
     which = torch.randint(m, (count, n, 1), generator=generator).to(points.device)
     noise = torch.randn(count, n, d, generator=generator, dtype=points.dtype).to(points.device)

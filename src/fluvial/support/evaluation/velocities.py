@@ -35,7 +35,7 @@ class VelocityErrors:
         learned: The model's, for each task, shape (T,), float64: mean over points of the squared norm.
         plug_in: That of the support's exact field, shape (T,).
         edges: Ends of the parts of [0, 1].
-        learned_by_time: The model's in each part, over all tasks.
+        learned_by_time: The model's in each part, over all tasks; NaN in a part that no point fell into.
         plug_in_by_time: The plug-in's.
 
     Example:

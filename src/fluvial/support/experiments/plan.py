@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fluvial.data.homes import expanded
 from fluvial.support.config import SupportConfig
 
 GROUPS = {
@@ -105,7 +106,7 @@ def plan_experiments(groups: Collection[str] = tuple(GROUPS), real: Sequence[str
 
 def _tasks(name: str) -> str:
     """The family as a run's config holds it, which works from any directory."""
-    return str(Path(name).expanduser().absolute()) if name.lower().endswith(".npz") else name
+    return str(expanded(name).absolute()) if name.lower().endswith(".npz") else name
 
 
 def _folder(name: str, number: int) -> str:

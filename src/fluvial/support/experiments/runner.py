@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fluvial import __version__
+from fluvial.data.json_text import read_json
 from fluvial.progress import Progress, ProgressCallback
 from fluvial.support.config import read_config
 from fluvial.support.evaluation.evaluating import evaluate
@@ -171,9 +172,9 @@ def _tasks(experiment: Experiment, tasks: int) -> int:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
         values["name"], values["evaluations"], values["config"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged: {error}; remove it to measure once more") from error
     found: dict[str, Any] = values
     return found

@@ -7,7 +7,8 @@ For a support :math:`s_1, \dots, s_m` the velocity that transports noise to it i
 
 attention from points to their task's support, its temperature the flow time, followed by an affine map. It has no
 parameter to learn. Heads may see the points through projections of their own, which changes the kernel's metric; the
-values stay the support itself. How the logits are computed: :mod:`~fluvial.support.kernel.logits`.
+values stay the support itself. NaN in a point comes out as NaN. How the logits are computed:
+:mod:`~fluvial.support.kernel.logits`.
 
 Source: Matsui Smola 2026, "Support-Conditioned Flow Matching Is Kernel Smoothing", theorem 5.2 and corollary 5.3.
 """
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fluvial.conditions import Tokens
+from fluvial.kinds import checked
 from fluvial.paths import CondOT, GaussianPath
 from fluvial.smoothing.logits import unit_roundoff
 from fluvial.support.kernel.checks import checked_block, checked_factor, checked_heads
@@ -35,6 +37,7 @@ from fluvial.support.kernel.logits import (
 from fluvial.support.kernel.tiles import OfBlock, tiled
 
 
+@checked
 class KernelAttention(nn.Module):
     """Cross-attention head whose output is the exact velocity of each task's own support; see the module's docstring.
 

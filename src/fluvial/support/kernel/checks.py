@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fluvial.checks import require_tensor
+from fluvial.checks import require_beside, require_tensor
 from fluvial.conditions import Tokens
 from fluvial.paths import GaussianPath
 from fluvial.support.kernel.logits import Block
@@ -107,6 +107,7 @@ def checked_block(
     times = _times(t, x)
     if mask is not None:
         require_tensor("mask", mask)
+        require_beside("mask", mask, "x", x)
         if mask.dtype != torch.bool or mask.shape != support.shape[:2]:
             given = f"{mask.dtype} of shape {tuple(mask.shape)}"
             raise ValueError(f"mask must be torch.bool of shape {tuple(support.shape[:2])}, got {given}")
@@ -123,6 +124,7 @@ def _check_points(x: Any, support: Any, dim: int | None) -> None:
             raise ValueError(f"{name} must have shape (B, {letter}, d) with {letter} >= 1, got {tuple(value.shape)}")
         if not value.is_floating_point():
             raise ValueError(f"{name} must be floating, got {value.dtype}")
+    require_beside("support", support, "x", x)
     if dim is not None and x.shape[2] != dim:
         raise ValueError(f"x must have {dim} coordinates as the head has, got shape {tuple(x.shape)}")
     if support.shape[2] != x.shape[2]:
@@ -140,6 +142,7 @@ def _times(t: Any, x: Tensor) -> Tensor:
     require_tensor("t", t)
     if not t.is_floating_point():
         raise ValueError(f"t must be floating, got {t.dtype}")
+    require_beside("t", t, "x", x)
     if t.shape not in ((), x.shape[:1], x.shape[:2]):
         tasks, rows = x.shape[:2]
         raise ValueError(f"t must be a scalar or have shape ({tasks},) or ({tasks}, {rows}), got {tuple(t.shape)}")

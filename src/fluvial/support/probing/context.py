@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.hooks import RemovableHandle
 
+from fluvial.kinds import checked
 from fluvial.randomness import generator
 from fluvial.support.probing.calls import AttentionCall
 from fluvial.support.probing.records import AttentionRecord, measured
@@ -22,6 +23,7 @@ from fluvial.support.probing.watching import Watch
 _TIMES = ("t", "timestep", "timesteps", "time")
 
 
+@checked
 def probe(
     model: Any,
     *,

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 
 
@@ -101,6 +102,7 @@ class SyntheticFamily(ABC):
     def draw(self, count: int, generator: torch.Generator) -> Truth:
         """The distributions of ``count`` fresh tasks."""
 
+    @checked
     def batch(self, count: int, m: int, n: int, generator: torch.Generator) -> TaskBatch:
         """``count`` fresh tasks.
 
@@ -118,6 +120,7 @@ class SyntheticFamily(ABC):
         points = truth.sample(m + n, generator)
         return TaskBatch(points[:, :m].contiguous(), points[:, m:].contiguous(), truth)
 
+    @checked
     def sample(self, m: int, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "m d"], Float[Tensor, "n d"]]:
         """Support ``(m, d)`` and targets ``(n, d)`` of one fresh task; arguments as for :meth:`batch`."""
         found = self.batch(1, m, n, generator)

@@ -1,7 +1,7 @@
 """From the name of a family to the family."""
 
-from pathlib import Path
-
+from fluvial.data.homes import expanded
+from fluvial.kinds import checked
 from fluvial.progress import ProgressCallback
 from fluvial.support.tasks.base import Family
 from fluvial.support.tasks.classes import ClassTasks, Split
@@ -14,6 +14,7 @@ from fluvial.support.tasks.planar import Moons, Rings, Spirals
 from fluvial.support.tasks.shells import Shells
 
 
+@checked
 def family_by_name(
     name: str,
     dim: int | None = None,
@@ -53,7 +54,7 @@ def family_by_name(
         return Mixed([_synthetic(member, found.dim) for member in found.members], name=name)
     source = found.members[0]
     if found.kind == "file":
-        data = read_feature_file(Path(source).expanduser())
+        data = read_feature_file(expanded(source))
     elif found.extractor is None:
         data = pixel_features(source)
     else:

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fluvial.checks import require_seed
+from fluvial.kinds import checked
 from fluvial.support.tasks.base import TaskBatch, require_counts
 from fluvial.support.tasks.features import LabelledFeatures, as_features
 
@@ -25,6 +27,7 @@ _FEWEST_CLASSES = 3
 _LEAST_SPREAD = 1e-5
 
 
+@checked
 class ClassTasks:
     """Tasks from the classes of a labelled data set.
 
@@ -120,6 +123,7 @@ class ClassTasks:
         other.split = split
         return other
 
+    @checked
     def batch(self, count: int, m: int, n: int, generator: torch.Generator) -> TaskBatch:
         """``count`` tasks, each from a class drawn uniformly from those of the split; there is no truth.
 
@@ -149,6 +153,7 @@ class ClassTasks:
             targets.append(rows[picked])
         return TaskBatch(torch.stack(support), torch.stack(targets))
 
+    @checked
     def sample(self, m: int, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "m d"], Float[Tensor, "n d"]]:
         """Support ``(m, d)`` and targets ``(n, d)`` of one task; errors as for :meth:`batch`."""
         found = self.batch(1, m, n, generator)
@@ -240,6 +245,7 @@ def split_classes(labels: NDArray[Any], seed: int) -> dict[str, NDArray[Any]]:
     """
     if len(labels) < _FEWEST_CLASSES:
         raise ValueError(f"labels must hold at least {_FEWEST_CLASSES} classes, one for each split, got {len(labels)}")
+    require_seed(seed)
     shuffled = np.random.RandomState(seed).permutation(labels)  # as in the paper
     validation = max(1, len(labels) // 10)
     train = min(len(labels) * 8 // 10, len(labels) - validation - 1)

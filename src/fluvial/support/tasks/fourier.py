@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.quasirandom import SobolEngine
 
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.support.tasks.base import SyntheticFamily, Truth, require_counts
 from fluvial.support.tasks.draws import uniform
@@ -174,6 +175,7 @@ def _grid(dim: int) -> tuple[Float[Tensor, "P d"], Float[Tensor, "P"]]:
     return torch.stack(axes, -1).reshape(-1, dim), torch.stack(weights).prod(0).flatten()
 
 
+@checked
 class FourierDensities(SyntheticFamily):
     r"""Smooth densities on the box [-3.5, 3.5]^d with ``max(30, 5 d)`` random modes.
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.support.tasks.base import SyntheticFamily, Truth, require_counts
 from fluvial.support.tasks.draws import choices, padding
@@ -104,6 +105,7 @@ class GaussianMixturesTruth(Truth):
             yield logit + self._log_weight[:, k, None], rotated, spread
 
 
+@checked
 class GaussianMixtures(SyntheticFamily):
     r"""Mixtures of 2 to 8 Gaussians with uniform weights.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.support.tasks.base import Family, TaskBatch, Truth, require_counts
 
@@ -25,6 +26,7 @@ class MixedTruth(Truth):
         for name in ("has_density", "has_velocity"):
             object.__setattr__(self, name, all(getattr(truth, name) for _, truth in self.parts))
 
+    @checked
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "B n d"]:
         return self._joined([truth.sample(n, generator) for _, truth in self.parts])
 
@@ -50,6 +52,7 @@ def joined(rows: Sequence[Int[Tensor, "_"]], parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts))[torch.argsort(torch.cat(list(rows)))]
 
 
+@checked
 class Mixed:
     """Tasks of several families, each drawn uniformly from them; a batch holds tasks of several.
 
@@ -70,6 +73,9 @@ class Mixed:
     def __init__(self, families: Sequence[Family], *, name: str = "mixed") -> None:
         if not families:
             raise ValueError("families must hold at least one family, got none")
+        foreign = [type(family).__name__ for family in families if not isinstance(family, Family)]
+        if foreign:
+            raise TypeError(f"families must be families of tasks, got {foreign[0]}")
         dims = sorted({family.dim for family in families})
         if len(dims) > 1:
             listed = ", ".join(f"{family.name} ({family.dim})" for family in families)
@@ -84,6 +90,7 @@ class Mixed:
             raise AttributeError("a mixture of synthetic families has no limit of its targets")
         return lambda m: min(limit(m) for limit in limits)
 
+    @checked
     def batch(self, count: int, m: int, n: int, generator: torch.Generator) -> TaskBatch:
         """``count`` fresh tasks; arguments and errors are those of the families.
 
@@ -102,6 +109,7 @@ class Mixed:
         support, targets = joined(rows, [p.support for p in found]), joined(rows, [p.targets for p in found])
         return TaskBatch(support, targets, truth)
 
+    @checked
     def sample(self, m: int, n: int, generator: torch.Generator) -> tuple[Float[Tensor, "m d"], Float[Tensor, "n d"]]:
         """Support ``(m, d)`` and targets ``(n, d)`` of one fresh task."""
         found = self.batch(1, m, n, generator)

@@ -6,6 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from fluvial.data.homes import expanded
+from fluvial.data.quoting import quoted
+
 FAMILIES: dict[str, str] = {
     "gmm": "mixtures of 2 to 8 Gaussians, any dimension",
     "rings": "one to three concentric circles with noise, in the plane",
@@ -81,7 +84,7 @@ def parse_family(name: str, dim: int | None = None) -> FamilyName:
     if dim is not None and dim < 1:
         raise ValueError(f"dim must be at least 1, got {dim}")
     if name.lower().endswith(_SUFFIX):
-        _require_file(Path(name).expanduser())
+        _require_file(expanded(name))
         return FamilyName("file", dim or DEFAULT_DIM["real"], (name,))
     if "+" in name or name == "mixed":
         return _mixture(name, dim)
@@ -90,7 +93,7 @@ def parse_family(name: str, dim: int | None = None) -> FamilyName:
         return FamilyName("synthetic", dim or DEFAULT_DIM[name], (name,))
     source, colon, extractor = name.partition(":")
     if source not in DATA_SETS:
-        raise ValueError(f"unknown task family {name!r}: {_suggestion(name)}")
+        raise ValueError(f"unknown task family {quoted(name)}: {_suggestion(name)}")
     _require_data(source)
     if colon:
         _require_extractor(extractor, source)

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fluvial.kinds import checked
 from fluvial.paths import GaussianPath
 from fluvial.support.tasks.base import SyntheticFamily, Truth, require_counts
 from fluvial.support.tasks.draws import choices, padding, uniform
@@ -95,6 +96,7 @@ class ShellsTruth(Truth):
         return datum.reshape(length.shape), noise.reshape(length.shape)
 
 
+@checked
 class Shells(SyntheticFamily):
     r"""Two to five spherical shells about the origin, as likely as one another.
 
