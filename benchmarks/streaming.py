@@ -5,8 +5,8 @@ batches, in training's order, by a process of its own, streamed and in memory by
 rounds. The files have just been written, so that the system holds them in its memory: the figures say what streaming
 costs beyond the disk, not how fast a disk is.
 
-Usage (Linux): ``python benchmarks/streaming.py [--pictures 20000] [--arrays 100000] [--rounds 3] [--scratch DIR]
-[--json FILE]``
+Usage (Linux): ``python benchmarks/streaming.py [--pictures 20000] [--arrays 100000] [--kinds npy folder parquet]
+[--rounds 3] [--scratch DIR] [--json FILE]``
 """
 
 import argparse
@@ -26,6 +26,7 @@ BATCH, BATCHES = 256, 40
 GROUP = 100
 PER_FILE = 5000
 WAYS = ("memory", "streamed")
+KINDS = ("npy", "folder", "parquet")
 
 _READ = rf"""
 import json, re, sys, time
@@ -54,16 +55,27 @@ print(json.dumps(dict(open_s=opened, hash_s=hashed, rows_per_s=rate, memory_mib=
 
 
 def write_all(scratch: Path, pictures: int, arrays: int) -> dict[str, str]:
-    """Writes the data and returns the specs that name them."""
+    """Writes the data and returns the specs that name them; no array or no pictures where there are to be 0."""
+    random = np.random.default_rng(0)
+    specs = {}
+    if arrays:
+        shape = (arrays, 32, 32, 3)
+        values = np.lib.format.open_memmap(scratch / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for start in range(0, arrays, 10_000):
+            part = values[start : start + 10_000]
+            part[:] = random.integers(0, 256, part.shape, dtype=np.uint8)
+        specs["npy"] = str(scratch / "x.npy")
+    if pictures:
+        write_pictures(scratch, pictures, random)
+        specs |= {"folder": f"folder:{scratch}/folder", "parquet": f"parquet:{scratch}/parquet"}
+    return specs
+
+
+def write_pictures(scratch: Path, pictures: int, random: np.random.Generator) -> None:
+    """Writes pictures, each once as a file of a folder and once into Parquet files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    random = np.random.default_rng(0)
-    shape = (arrays, 32, 32, 3)
-    values = np.lib.format.open_memmap(scratch / "x.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start in range(0, arrays, 10_000):
-        part = values[start : start + 10_000]
-        part[:] = random.integers(0, 256, part.shape, dtype=np.uint8)
     (scratch / "parquet").mkdir()
     for first in range(0, pictures, PER_FILE):
         cells = []
@@ -78,11 +90,6 @@ def write_all(scratch: Path, pictures: int, arrays: int) -> dict[str, str]:
             cells.append({"bytes": file.getvalue(), "path": None})
         table = pa.table({"image": cells, "label": [n % 10 for n in range(first, first + len(cells))]})
         pq.write_table(table, scratch / "parquet" / f"{first:06}.parquet", row_group_size=GROUP)
-    return {
-        "npy": str(scratch / "x.npy"),
-        "folder": f"folder:{scratch}/folder",
-        "parquet": f"parquet:{scratch}/parquet",
-    }
 
 
 def measure(spec: str, rounds: int, order: str) -> dict[str, dict[str, float]]:
@@ -100,13 +107,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Streamed data beside the same data in memory.")
     parser.add_argument("--pictures", type=int, default=20_000, help="PNG files, and rows of Parquet")
     parser.add_argument("--arrays", type=int, default=100_000, help="rows of the .npy file")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="which of the data are measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scratch", type=Path, help="folder for the files, which are removed afterwards")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"pictures": arguments.pictures, "arrays": arguments.arrays, "batch": BATCH}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        specs = write_all(Path(scratch), arguments.pictures, arguments.arrays)
+        pictures = 0 if arguments.kinds == ["npy"] else arguments.pictures
+        specs = write_all(Path(scratch), pictures, arguments.arrays if "npy" in arguments.kinds else 0)
+        specs = {kind: spec for kind, spec in specs.items() if kind in arguments.kinds}
         print(f"{'data':22} {'way':>8} {'open':>8} {'hash':>8} {'rows/s':>9} {'memory':>9}")
         for kind, spec in specs.items():
             for order in ("chunks", "any") if kind == "parquet" else ("any",):

@@ -171,7 +171,7 @@ def _check_shapes(x0: Tensor, x1: Tensor) -> None:
     for name, x in (("x0", x0), ("x1", x1)):
         require_tensor(name, x)
         require_dense(name, x)
-        if not x.is_floating_point() or x.ndim < 2:
+        if not x.is_floating_point() or x.ndim < 1:
             raise ValueError(f"{name} must be floating with shape (B, *D), got {x.dtype} {tuple(x.shape)}")
     if x0.shape != x1.shape:
         raise ValueError(f"x0 and x1 must have the same shape, got x0 {tuple(x0.shape)} and x1 {tuple(x1.shape)}")

@@ -195,7 +195,7 @@ def _kind(annotation: Any) -> Kind | None:
 
 def _sequence(element: Any) -> Kind:
     one = _kind(element)
-    words = "a sequence" if one is None else f"a sequence, each {one.words}"
+    words = "a sequence" if one is None else f"a sequence of {_PLURALS.get(one.words, f'which each is {one.words}')}"
 
     def admits(value: Any) -> bool:
         # Longer ones are data rather than settings, and are looked at where they are used.
@@ -206,6 +206,9 @@ def _sequence(element: Any) -> Kind:
         )
 
     return Kind(words, admits)
+
+
+_PLURALS = {f"a {word}": f"{word}s" for word in ("number", "whole number", "string", "tensor", "generator")}
 
 
 def _is_tensor(value: Any) -> bool:

@@ -1,3 +1,4 @@
+import inspect
 import json
 from typing import Any
 
@@ -138,4 +139,4 @@ def test_bad_input(changes: dict[str, Any], message: str) -> None:
 
 def test_labels_must_fit() -> None:
     with pytest.raises(ValueError, match=r"labels must have shape \(4,\) as train has rows, got \(3,\)"):
-        stochasticity.__wrapped__(torch.ones(4, 2), labels=torch.zeros(3, dtype=torch.long), shape_kind="points")
+        inspect.unwrap(stochasticity)(torch.ones(4, 2), labels=torch.zeros(3, dtype=torch.long), shape_kind="points")

@@ -83,7 +83,7 @@ def test_fresh_data_of_another_model_generalise(fluvial, halves, tmp_path):
 def test_samples_of_a_run_can_be_given_and_guidance_is_not_comparable(fluvial, digits_run, halves, tmp_path):
     done = fluvial("audit", digits_run, "--samples", halves / "copies.npz", "--only", "memorization", "--out", tmp_path)
     assert done.out.startswith("memorises: ")
-    guided = ["--guidance", 2, *QUICK, "--only", "approximation,collapse", "--out", tmp_path / "b", "--json"]
+    guided = ["--guidance", 2, "--quick", "--only", "approximation,collapse", "--out", tmp_path / "b", "--json"]
     values = json.loads(fluvial("audit", digits_run, *guided).out)
     assert values["findings"]["approximation"]["reservation"].startswith("not comparable: guidance 2")
 
@@ -132,7 +132,8 @@ def test_grey_levels_against_unit_range_are_named(fluvial, halves, tmp_path):
         (["RUN", "--n", "0"], "--n must be at least 1, got 0"),
         (["RUN", "--seed", "-1"], "--seed must not be negative"),
         (["RUN", "--solver", "dopri5", "--steps", "4"], "--steps cannot be given with --solver dopri5"),
-        (["RUN", "--weights", "no.pth"], "--weights 'no.pth' is no file"),
+        (["RUN", "--weights", "no.pth"], "--weights needs --extractors inception or dinov2, got ''"),
+        (["RUN", "--extractors", "dinov2", "--weights", "no.pth"], "--weights 'no.pth' is no file"),
         (["RUN", "--sedd", "1"], "unknown option '--sedd' of fluvial audit (did you mean '--seed'?)"),
         (["--samples", ".", "--train", "digits", "--only", "hybrid"], "--only hybrid needs a RUN"),
         (["--samples", ".", "--train", "digits", "--n", "4"], "--n needs a RUN"),

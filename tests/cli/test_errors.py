@@ -148,7 +148,9 @@ def test_images_of_mixed_sizes(fluvial, tmp_path):
     folder.mkdir()
     for size in (8, 9):
         Image.new("L", (size, size)).save(folder / f"{size}.png")
-    error = fluvial("train", "--data", f"folder:{folder}", "--out", tmp_path / "run").error
+    outcome = fluvial("train", "--data", f"folder:{folder}", "--out", tmp_path / "run")
+    error = outcome.err.splitlines()[-1]  # after the progress of the look at each picture
+    assert outcome.status == 2 and error.startswith("fluvial: error: ")
     assert "--size" in error or "size=" in error
 
 

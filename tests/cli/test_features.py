@@ -114,7 +114,7 @@ def test_outputs_are_replaced_only_when_asked_for(fluvial, pictures, tmp_path):
         (["--extractor", "pixels", "--out", "x.npy"], "--out must end in .npz, got 'x.npy'"),
         (["--extractor", "pixels", "--out", "x.npz", "--batch-size", 0], "--batch-size must be at least 1, got 0"),
         (["--extractor", "pixels", "--out", "x.npz", "--seed", -1], "--seed must not be negative"),
-        (["--extractor", "pixels", "--out", "x.npz", "--size", 9], "--size is for folders of images"),
+        (["--extractor", "pixels", "--out", "x.npz", "--size", 9], "--size is for folder:PATH and celeba:PATH"),
         (["--extractor", "pixels", "--out", "x.npz", "--weights", "w"], "--weights is for inception and dinov2"),
         (["--extractor", "inception", "--out", "x.npz", "--weights", "absent.pth"], "'absent.pth' does not exist"),
         (["--extractor", "dinov2", "--out", "x.npz"], "extractor 'dinov2' takes images"),

@@ -11,6 +11,7 @@ import torch
 import fluvial as fv
 from data.parquet_examples import CLASSES, write
 from fluvial.data import parse_spec
+from fluvial.data.hub import _source, hub_data
 from fluvial.training.source import absolute_data
 
 pytest.importorskip("pyarrow")
@@ -82,6 +83,38 @@ def test_what_is_not_there_is_one_error(place, tmp_path) -> None:
     for bad in ("hf:", "hf::train", "hf:a/b/c", "hf:../../etc/none", "hf:a b"):
         with pytest.raises(ValueError, match="is neither a file or folder nor a name of the hub"):
             parse_spec(bad)
+
+
+def test_remote_files_are_known_by_place_size_and_tag(place, monkeypatch) -> None:
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    content = write(place / "a.parquet").read_bytes()
+    system = fsspec.filesystem("memory")
+    system.pipe("/fluvial/a.parquet", content)
+    source = _source("memory://fluvial/a.parquet")
+    assert source.stamp is None and source.open().read() == content
+    about = MemoryFileSystem.info
+    found = [source.identity()]
+    assert found == [source.identity()] and str(len(content)) in found[0]
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path: {**about(self, path), "ETag": "abc"})
+    found.append(source.identity())
+    system.pipe("/fluvial/a.parquet", content + b"x")
+    found.append(source.identity())
+    system.pipe("/fluvial/b.parquet", content + b"x")
+    found.append(_source("memory://fluvial/b.parquet").identity())
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("kind", [OSError, FileNotFoundError, ValueError])
+def test_an_error_is_told_in_printable_words(place, monkeypatch, kind) -> None:
+    def broken(_: str) -> None:
+        raise kind("red \x1b[31m text\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", broken)
+    with pytest.raises((OSError, ValueError), match=r"ds (cannot be|holds no).*red .x1b.31m text'$") as caught:
+        hub_data(parse_spec(f"hf:{place}"))
+    assert str(caught.value).isprintable()
 
 
 def test_other_formats_and_code_are_not_read(tmp_path) -> None:

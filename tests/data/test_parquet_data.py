@@ -11,6 +11,8 @@ from PIL import Image
 import fluvial as fv
 from data.parquet_examples import CLASSES, picture, write
 from fluvial.data.order import POOL, ChunkedOrder
+from fluvial.data.parquet_data import read_parquet_data
+from fluvial.data.parquet_files import ParquetSource
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -116,6 +118,75 @@ def test_the_hash_knows_pictures_labels_rows_and_size(tmp_path) -> None:
     others = [picture(i + 1) for i in range(30)]
     different = [hashed(), hashed(29), hashed(size=3), hashed(image=others), hashed(label=[0] * 30)]
     assert len(set(different)) == 5 and hashed() == different[0] == hashed(group=30)
+
+
+class _Remote(BytesIO):
+    """A file that is far away: what is read of it is counted."""
+
+    def __init__(self, content: bytes, reads: list[int]) -> None:
+        super().__init__(content)
+        self._reads = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        part = super().read(size)
+        self._reads.append(len(part))
+        return part
+
+
+def _remote(paths: list[Path], reads: list[int], tag: str = "v1", stream: bool = True, **more: int) -> fv.Dataset:
+    def source(path: Path) -> ParquetSource:
+        content = path.read_bytes()
+        return ParquetSource(
+            f"hf://{path.name}", lambda: _Remote(content, reads), identity=lambda: f"{path.name} {tag}"
+        )
+
+    return read_parquet_data([source(path) for path in paths], name="far", held_out=0.2, seed=0, stream=stream, **more)
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_the_hash_of_remote_files_reads_nothing(tmp_path, numbers) -> None:
+    pictures = [{"bytes": picture(i, (60, 40)), "path": None} for i in range(200)]
+    path = tmp_path / "a.parquet"
+    _ = _numbers(path, 5000) if numbers else write(path, 0, 200, 5, image=pictures)
+    reads: list[int] = []
+    data = _remote([path], reads)
+    opened = sum(reads)
+    assert numbers or opened < 0.2 * path.stat().st_size  # the first row group, the labels and the footer
+    found = data.train.content_hash, data.held_out.content_hash
+    assert sum(reads) == opened and len(set(found)) == 2
+    data.take([177])
+    assert opened < sum(reads) and (numbers or sum(reads) - opened < 0.05 * path.stat().st_size)  # no footer again
+
+
+def test_the_hash_of_remote_files_knows_place_rows_row_groups_labels_and_size(tmp_path) -> None:
+    path = write(tmp_path / "a.parquet")
+    usual = _remote([path], []).train.content_hash
+    assert usual == _remote([path], []).train.content_hash
+    different = {usual, _remote([path], [], "v2").train.content_hash, _remote([path], [], size=3).train.content_hash}
+    different |= {_remote([path], []).held_out.content_hash, _remote([path, path], []).train.content_hash}
+    different |= {_remote([path], []).with_mirror_images().train.content_hash}
+    for columns in ({"group": 9}, {"label": [0] * 30}, {"image": [{"bytes": picture(9), "path": None}] * 30}):
+        different.add(_remote([write(path, **columns)], []).train.content_hash)
+    assert len(different) == 9
+    write(path)
+    # Small ones are read into memory, where the hash is that of the values as everywhere.
+    assert _remote([path], [], stream=False).train.content_hash == _loaded_hash(path)
+
+
+def _loaded_hash(path: Path) -> str:
+    return fv.load_dataset(str(path), stream=False).train.content_hash
+
+
+def test_a_remote_file_that_cannot_be_reached_for_its_hash_is_one_error(tmp_path) -> None:
+    content = write(tmp_path / "a.parquet").read_bytes()
+
+    def identity() -> str:
+        raise OSError("no route\nat all")
+
+    source = ParquetSource("hf://a", lambda: BytesIO(content), identity=identity)
+    data = read_parquet_data([source], name="far", held_out=0, seed=0, stream=True)
+    with pytest.raises(OSError, match=r"^hf://a cannot be reached: no route$"):
+        _ = data.content_hash
 
 
 def test_files_that_change_or_go_in_use_are_one_error(folder) -> None:

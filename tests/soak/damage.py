@@ -101,7 +101,7 @@ def matters(before: dict[str, bytes], after: dict[str, bytes]) -> bool:
     if not isinstance(now, dict) or now == was:
         return now != was
     seal, renamed = was.pop("sha256"), now.keys() - was.keys()
-    return len(renamed) != 1 or "sha256" in now or now.pop(renamed.pop()) != seal or now != was
+    return not renamed or now.pop(renamed.pop()) != seal or now != was
 
 
 @dataclass(frozen=True)

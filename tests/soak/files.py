@@ -150,6 +150,7 @@ def _work(options: argparse.Namespace, first: int, stop: int) -> int:
         out.write(json.dumps(["begin", case]) + "\n")
         outcome, name, problem = reader.run(f"{options.seed}-{case}")
         out.write(json.dumps(["done", case, outcome, name, problem]) + "\n")
+    out.close()
     return 0
 
 

@@ -51,7 +51,7 @@ from fluvial.training.recovery import newest_intact
 
 KILLS_PER_RUN = 8
 REAL_SHARE = 0.03
-LONGEST, LONGEST_REAL = 0.3, 5.0
+LONGEST, LONGEST_REAL = 0.6, 5.0
 
 
 @dataclass
@@ -130,6 +130,7 @@ def strike(soak: Soak, training: Training, launch: Launch) -> bool:
         return False
     soak.counts["kills"] += 1
     soak.counts["sigkill" if signum == signal.SIGKILL else "sigterm_or_sigint"] += 1
+    soak.counts["after_an_update"] += launch.logged() > 0
     soak.counts["during_a_write"] += signum == signal.SIGKILL and launch.writes()
     soak.counts["real_commands"] += real
     said = soak.output.read_bytes()[start:].decode(errors="replace")
@@ -242,8 +243,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)
-    names = ("kills", "survived", "sigkill", "sigterm_or_sigint", "saved_by_signal", "during_a_write", "real_commands")
-    names += ("runs", "runs_bit_identical", "resumptions", "resumptions_bit_identical", "begun_anew")
+    names = ("kills", "survived", "sigkill", "sigterm_or_sigint", "saved_by_signal", "after_an_update")
+    names += ("during_a_write", "real_commands", "runs", "runs_bit_identical")
+    names += ("resumptions", "resumptions_bit_identical", "begun_anew")
     record = {"program": "kills", "seed": options.seed, **{name: soak.counts[name] for name in names}}
     record |= {"cases": sorted(CASES), "seconds": round(time.monotonic() - start, 1), "failures": soak.failures}
     return tell(record, options.json)

@@ -17,4 +17,6 @@ def test_a_killed_rank_ends_the_job_which_resumes():
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     record = json.loads(done.stdout)
     assert record["kills"] == record["survived"] == 2
-    assert record["resumed_in_1"] + record["resumed_in_2"] == record["runs"] == 1
+    assert record["first_killed"] + record["other_killed"] == 2
+    ends = ("resumed_in_1", "resumed_in_2", "begun_anew", "ended_before")
+    assert sum(record[name] for name in ends) == record["runs_with_the_same_losses"] == record["runs"] == 1

@@ -174,8 +174,8 @@ def test_jumps_take_nodes():
         ({"grid": [0.0, 1.0], "steps": 1}, "steps must not be given with grid"),
         ({"grid": [0.0, 1.0], "method": "dopri5"}, "grid must not be given with dopri5"),
         ({"grid": [0.0]}, r"at least two times, got shape \(1,\)"),
-        ({"grid": [[0.0, 1.0]]}, r"got shape \(1, 2\)"),
-        ({"grid": 0.5}, r"got shape \(\)"),
+        ({"grid": torch.tensor([[0.0, 1.0]])}, r"got shape \(1, 2\)"),
+        ({"grid": torch.tensor(0.5)}, r"got shape \(\)"),
         ({"grid": [0.1, 1.0]}, "grid must start at t0 = 0, got 0.1"),
         ({"grid": [0.0, 0.9]}, "grid must end at t1 = 1, got 0.9"),
         ({"grid": [1.0, 0.5, 0.0]}, "grid must start at t0 = 0, got 1"),
@@ -196,9 +196,10 @@ def test_bad_grids(arguments, message):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_grid_that_is_no_sequence():
-    with pytest.raises(TypeError, match="grid must be a sequence of times, got dict"):
-        fv.solve(lambda x, t, cond=None: x, torch.zeros(2, 2), grid={})
+@pytest.mark.parametrize("grid", [{}, 0.5, [[0.0, 1.0]]])
+def test_a_grid_that_is_no_sequence(grid):
+    with pytest.raises(TypeError, match="grid must be a sequence of numbers or an array or a tensor or None, got"):
+        fv.solve(lambda x, t, cond=None: x, torch.zeros(2, 2), grid=grid)
 
 
 def test_single_precision_ends_are_the_intervals(riccati):

@@ -92,6 +92,7 @@ def claim(run: Path, **changes: Any) -> None:
         ({"width": 65_536}, "holds another net: 65536 is a size of it"),
         ({"multipliers": [10**9]}, "holds another net: 8000000000 is a size of it"),
         ({"attention": [8] * 1000}, "describes no net"),
+        ({"multipliers": [1] * 100_000}, "describes no net: {"),
     ],
 )
 def test_a_description_of_a_huge_net_is_refused(

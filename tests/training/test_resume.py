@@ -49,6 +49,7 @@ def _any_precision() -> Iterable[None]:
     """Accelerate fixes the precision of a process at its first use."""
     from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state(True)
     yield
     AcceleratorState._reset_state(True)
 

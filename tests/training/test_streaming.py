@@ -126,7 +126,7 @@ def test_a_run_on_parquet_keeps_its_order(tmp_path, tiny, monkeypatch) -> None:
     config = tiny(data=f"parquet:{tmp_path / 'd'}", held_out=0)
     Trainer(config, tmp_path / "run").fit()
     assert read_config(tmp_path / "run").stream is False
-    monkeypatch.setattr("fluvial.data.memory.physical_memory", lambda: 1)
+    monkeypatch.setattr("fluvial.data.memory.physical_memory", lambda: 3000)
     assert Trainer(config, tmp_path / "run").fit(resume=True).step == 12
     with pytest.raises(ValueError, match=r"stream cannot change once training has begun: .* stream = False"):
         Trainer(dataclasses.replace(config, stream=True), tmp_path / "run").fit(resume=True)

@@ -264,7 +264,8 @@ class Dataset:
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of values and labels in order and what they mean (levels, names, units).
 
-        Of pictures that are streamed, the bytes of their files count, not the pixels.
+        Of pictures that are streamed, the bytes of their files count, not the pixels; of Parquet files that are read
+        over the network, their place, size and row groups.
         """
         if self._hash is None:
             self._hash = self._digest()

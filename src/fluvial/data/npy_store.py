@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fluvial.data.images import channels_first
 from fluvial.data.numpy_files import ArrayHead, array_heads
+from fluvial.data.stamps import stamp_of
 from fluvial.data.values import float_rows
 from fluvial.progress import Progress, ProgressCallback
 
@@ -54,7 +55,7 @@ class NpyStore:
         self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd)
         head = _row_head(path)
-        self._stamp = self._stamp_now()
+        self._stamp = stamp_of(self._fd)
         self._kept, self._start, self._count, self._row_shape = head.dtype, head.offset, head.shape[0], head.shape[1:]
         self.dtype = np.dtype(np.uint8 if self._kept == np.uint8 else np.float32)
         self._row_bytes = prod(self._row_shape) * self._kept.itemsize
@@ -77,7 +78,7 @@ class NpyStore:
         for start, stop in pairwise(bounds):
             part = view[start * self._row_bytes : stop * self._row_bytes]
             self._read(part, self._start + int(indices[start]) * self._row_bytes)
-        if self._stamp_now() != self._stamp:
+        if stamp_of(self._fd) != self._stamp:
             raise ValueError(f"{self._path} has changed since it was opened: data must stay as they are while in use")
         return self._converted(raw)
 
@@ -97,10 +98,6 @@ class NpyStore:
                     f"{self._path} has been cut short since it was opened: it ends before {offset:,} bytes"
                 )
             done += count
-
-    def _stamp_now(self) -> tuple[int, int]:
-        now = os.fstat(self._fd)
-        return now.st_size, now.st_mtime_ns
 
     def _converted(self, raw: NDArray[Any]) -> NDArray[Any]:
         if self._kept == np.uint8:

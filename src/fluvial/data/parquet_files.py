@@ -1,6 +1,6 @@
 """Parquet files of one schema, one after another, read by row group; the last few row groups stay in memory."""
 
-import os
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +13,11 @@ import numpy as np
 
 from fluvial.data.memory import check_fits
 from fluvial.data.order import POOL
-from fluvial.data.quoting import one_line
+from fluvial.data.quoting import first_line
+from fluvial.data.stamps import Stamp, stamp_of
 from fluvial.data.tables import import_pyarrow
+
+_FOOTERS = 64  # kept in memory, where those of a thousand files may take more than the rows
 
 
 @dataclass(frozen=True)
@@ -25,22 +28,19 @@ class ParquetSource:
         name: What messages call it.
         open: Opens it: something that ``pyarrow.parquet.ParquetFile`` takes.
         stamp: Tells whether it has changed; None where it cannot.
+        identity: Tells it from other files without reading it, where reading all of it is dear; None elsewhere.
     """
 
     name: str
     open: Callable[[], Any]
-    stamp: Callable[[], tuple[int, int]] | None = None
+    stamp: Callable[[], Stamp] | None = None
+    identity: Callable[[], str] | None = None
 
 
 def local_source(path: Path) -> ParquetSource:
     """A file on this machine; it is read, not mapped."""
     place = str(path.absolute())
-
-    def stamp() -> tuple[int, int]:
-        status = os.stat(place)
-        return status.st_size, status.st_mtime_ns
-
-    return ParquetSource(str(path), lambda: place, stamp)
+    return ParquetSource(str(path), lambda: place, lambda: stamp_of(place))
 
 
 class ParquetFiles:
@@ -65,8 +65,9 @@ class ParquetFiles:
         self._groups: list[tuple[int, int]] = []  # file and row group of each chunk
         self._before: list[int] = []  # rows of its file before it
         self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._footers: OrderedDict[int, Any] = OrderedDict()
         sizes: list[int] = []
-        weights: list[int] = []
+        self._weights: list[int] = []  # bytes of each chunk
         for number, source in enumerate(self._sources):
             with self._opened(number) as file:
                 if number == 0:
@@ -80,12 +81,12 @@ class ParquetFiles:
                         self._groups.append((number, group))
                         self._before.append(before)
                         sizes.append(about.num_rows)
-                        weights.append(about.total_byte_size)
+                        self._weights.append(about.total_byte_size)
                         before += about.num_rows
         if not sizes or min(sizes) < 0:
             raise ValueError(f"{self.name} holds no rows")
         self.chunks = tuple(sizes)
-        self._largest = sum(sorted(weights)[-POOL:])
+        self._largest = sum(sorted(self._weights)[-POOL:])
         self._ends = np.cumsum(np.asarray(sizes, np.int64))
         # A footer may lie about its rows; the positions of all of them are held in memory, several times over.
         check_fits(32 * int(self._ends[-1]), f"the {self._ends[-1]:,} rows that {self.name} tells of", "check the file")
@@ -153,6 +154,26 @@ class ParquetFiles:
             number = int(chunk[wanted[0]])
             yield number, wanted, indices[wanted] - (int(self._ends[number]) - self.chunks[number])
 
+    def place_marks(self, indices: "np.ndarray[Any, np.dtype[np.int64]]") -> Iterator[bytes] | None:
+        """Bytes that tell rows by where they lie: the files' identities, their row groups, and the rows' positions.
+
+        None where a file has no identity: then what the rows hold tells them.
+
+        Raises:
+            OSError: If a file cannot be reached.
+        """
+        if not all(source.identity for source in self._sources):
+            return None
+        identities = [self._identity(source) for source in self._sources]
+        groups = list(zip(self._groups, self.chunks, self._weights, strict=True))
+        return iter((json.dumps([identities, groups]).encode(), indices.tobytes()))
+
+    def _identity(self, source: ParquetSource) -> str:
+        try:
+            return source.identity() if source.identity is not None else ""
+        except OSError as error:
+            raise OSError(f"{source.name} cannot be reached: {first_line(error)}") from None
+
     def row_name(self, number: int, place: int) -> str:
         """What messages call one row of a row group: its file and its number there, from 1."""
         return f"{self._sources[self._groups[number][0]].name}, row {self._before[number] + place + 1}"
@@ -164,20 +185,21 @@ class ParquetFiles:
         try:
             if source.stamp is not None and source.stamp() != self._stamps[place]:
                 raise ValueError(f"{source.name} has changed since it was opened: data must stay while in use")
-            with self._parquet.ParquetFile(source.open()) as file:
+            # A footer that is known is not read again: over the network that is the larger part of a small row group.
+            footer = self._footers.pop(place, None)
+            with self._parquet.ParquetFile(source.open(), metadata=footer) as file:
+                self._footers[place] = file.metadata
+                if len(self._footers) > _FOOTERS:
+                    self._footers.popitem(last=False)
                 yield file
         except FileNotFoundError as error:
             raise ValueError(f"{source.name} cannot be read: {error.strerror or error}") from None
         except self._arrow.ArrowException as error:
-            raise ValueError(f"{source.name} cannot be read as Parquet ({_first_line(error)})") from None
+            raise ValueError(f"{source.name} cannot be read as Parquet ({first_line(error)})") from None
         except OSError as error:
             if error.errno is not None:
                 raise OSError(error.errno, f"cannot be read: {error.strerror}", source.name) from None
             if source.stamp is None:  # of the network
-                raise OSError(f"{source.name} cannot be read: {_first_line(error)}") from None
+                raise OSError(f"{source.name} cannot be read: {first_line(error)}") from None
             # pyarrow raises it for damaged pages too
-            raise ValueError(f"{source.name} cannot be read as Parquet ({_first_line(error)})") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return one_line(next(iter(str(error).splitlines()), type(error).__name__))
+            raise ValueError(f"{source.name} cannot be read as Parquet ({first_line(error)})") from None

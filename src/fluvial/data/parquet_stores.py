@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,11 @@ class ParquetPictures:
         return values
 
     def marks(self, indices: NDArray[np.int64]) -> Iterator[bytes] | None:
-        """SHA-256 of each picture's bytes, row group by row group."""
-        return self._marks(indices)
+        """SHA-256 of each picture's bytes, row group by row group; of remote files, where the pictures lie."""
+        form = f"{self._size} {self._grey}".encode()
+        return chain([form], self._files.place_marks(indices) or self._digests(indices))
 
-    def _marks(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
-        yield f"{self._size} {self._grey}".encode()
+    def _digests(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
         for start in range(0, len(indices), 65_536):
             part = indices[start : start + 65_536]
             digests: list[bytes] = [b""] * len(part)
@@ -126,8 +127,8 @@ class ParquetNumbers:
         return values
 
     def marks(self, indices: NDArray[np.int64]) -> Iterator[bytes] | None:
-        """None: the values tell the rows apart."""
-        return None
+        """None: the values tell the rows apart; of remote files, where the rows lie does."""
+        return self._files.place_marks(indices)
 
 
 def chunk_numbers(files: ParquetFiles, number: int) -> Float64[np.ndarray, "n D"]:

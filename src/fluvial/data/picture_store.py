@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from fluvial.data.pictures import in_threads, read_picture
+from fluvial.data.stamps import Stamp, stamp_of
 
 _READ_BYTES = 2**20
 
@@ -91,6 +92,5 @@ class PictureStore:
             raise ValueError(f"{self._folder / name} has changed: pictures must stay as they are while in use")
         return self._folder / name
 
-    def _stamp(self, name: str) -> tuple[int, int]:
-        status = os.stat(os.path.join(self._folder, name))
-        return status.st_size, status.st_mtime_ns
+    def _stamp(self, name: str) -> Stamp:
+        return stamp_of(os.path.join(self._folder, name))

@@ -1,14 +1,9 @@
 """Picture files read as uint8 arrays: which there are, what they are, their pixels, cropped and resized."""
 
 import os
-import struct
-import threading
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fluvial.data.memory import check_fits
-from fluvial.data.quoting import one_line
+from fluvial.data.picture_damage import QUIET, naming_damage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,11 +23,6 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _GREY = ("1", "L")
 _COLOUR = ("RGB", "P", "CMYK", "YCbCr")
-# Pillow's readers were written for whole files; on damaged ones they raise what they come across.
-_DAMAGE = (
-    OSError, SyntaxError, ValueError, EOFError, LookupError, ArithmeticError, TypeError, AttributeError,
-    NotImplementedError, struct.error, zlib.error,
-)  # fmt: skip
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 T = TypeVar("T")
@@ -158,7 +148,7 @@ def read_picture(
 
     if isinstance(source, Path):
         # In memory, as of a file Pillow reads parts of the length that they claim, for which memory is taken first.
-        with _naming_damage(name):
+        with naming_damage(name):
             source = BytesIO(source.read_bytes())
     return _reading(source, name, read)
 
@@ -193,51 +183,11 @@ def sizes_by_frequency(looks: Sequence[Look]) -> list[tuple[int, int]]:
 def _reading(source: Path | BytesIO, name: Path | str, read: Callable[["Image"], T]) -> T:
     from PIL import Image
 
-    with _QUIET, _naming_damage(name):
+    with QUIET, naming_damage(name):
         # Whatever its name, Pillow would open any kind of file, also PostScript: a program, which Ghostscript runs.
         image = Image.open(source, formats=_FORMATS)
-    with _QUIET, image:
+    with QUIET, image:
         return read(image)
-
-
-class _Quiet:
-    """Inside, Pillow warns of nothing: what it doubts is damaged or does not matter. Threads may enter it together."""
-
-    def __init__(self) -> None:
-        self._lock, self._inside, self._kept = threading.Lock(), 0, warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        # The filters are those of all threads: the first to enter sets them, and the last to leave sets them back.
-        with self._lock:
-            if self._inside == 0:
-                self._kept = warnings.catch_warnings()
-                self._kept.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._kept.__exit__(None, None, None)
-
-
-_QUIET = _Quiet()
-
-
-@contextmanager
-def _naming_damage(name: Path | str) -> Iterator[None]:
-    """Turns what Pillow raises on a damaged file into one error that names the file."""
-    from PIL.Image import DecompressionBombError
-
-    try:
-        yield
-    except MemoryError:
-        raise ValueError(f"{name} is damaged or takes more memory than there is") from None
-    except (*_DAMAGE, DecompressionBombError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's word, not Pillow's
-            raise ValueError(f"{name} cannot be read: {error.strerror}") from None
-        raise ValueError(f"{name} is damaged or no image ({one_line(error)})") from None
 
 
 def _look(image: "Image", path: Path | str) -> Look:
@@ -248,7 +198,7 @@ def _look(image: "Image", path: Path | str) -> Look:
     width, height = image.size
     # Pillow decodes all pixels of a PNG to look behind them for an orientation, where hardly any file has one.
     in_head = image.format != "PNG" or "exif" in image.info
-    with _naming_damage(path):
+    with naming_damage(path):
         sideways = in_head and image.getexif().get(_ORIENTATION) in _SIDEWAYS
     return Look((height, width) if sideways else (width, height), image.mode in _GREY)
 
@@ -259,7 +209,7 @@ def _pixels(
     from PIL import ImageOps
 
     mode: Literal["L", "RGB"] = "L" if grey else "RGB"
-    with _naming_damage(name):
+    with naming_damage(name):
         upright = ImageOps.exif_transpose(image).convert(mode)
     if size is not None:
         upright = _centre_square(upright, name, size, crop)

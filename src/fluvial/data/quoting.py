@@ -38,6 +38,16 @@ def one_line(error: object, longest: int = 200) -> str:
     return text if text.isprintable() and len(text) <= longest else quoted(text, longest)
 
 
+def first_line(error: BaseException) -> str:
+    r"""The first line of what another library says at length, as in :func:`one_line`.
+
+    Example:
+        >>> first_line(ValueError("no end\nsee https://..."))
+        'no end'
+    """
+    return one_line(next(iter(str(error).splitlines()), type(error).__name__))
+
+
 def quoted_names(names: Iterable[object], most: int = MOST_NAMES) -> str:
     """Names, each as in :func:`quoted`, separated by commas; of more than ``most``, how many more there are.
 

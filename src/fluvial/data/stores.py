@@ -26,7 +26,7 @@ class Store(Protocol):
 
     @property
     def largest(self) -> float:
-        """Largest absolute value, or a bound of it for uint8."""
+        """Largest absolute value; of uint8 in files 255, the largest that there can be, so that none is read for it."""
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -43,7 +43,10 @@ class Store(Protocol):
         """
 
     def marks(self, indices: NDArray[np.int64]) -> Iterator[bytes] | None:
-        """Bytes that tell these rows from others without decoding them; None where the values do that."""
+        """Bytes that tell these rows from others without decoding them; None where the values do that.
+
+        A hash made of such bytes is another than that of the same rows in memory.
+        """
 
 
 class MemoryStore:

@@ -20,7 +20,7 @@ from jaxtyping import Float32
 from fluvial.data.homes import expanded
 from fluvial.data.json_text import read_json
 from fluvial.data.memory import check_fits
-from fluvial.data.quoting import one_line, quoted
+from fluvial.data.quoting import first_line, quoted
 
 ENCODER = "all-MiniLM-L6-v2"
 HUB = "hub:"
@@ -139,7 +139,7 @@ def _read_clip(encoder: str, source: str, local: bool) -> tuple[Any, Any]:
         # Not left to be asked for: a configuration may name code of its own to be run.
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # what is wrong with a folder shows in transformers as an error of any kind
-        reason = one_line(next(iter(str(error).splitlines()), type(error).__name__))
+        reason = first_line(error)
         kind = ValueError if local else OSError
         raise kind(f"encoder {encoder!r} cannot be {'read' if local else 'had from the hub'}: {reason}") from error
     model, report = loaded

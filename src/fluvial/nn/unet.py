@@ -256,6 +256,6 @@ def _check(
     least = 1 if len(multipliers) == 1 else 2 ** (len(multipliers) - 2) + 1
     if min(shape[1:]) // stem < least:
         raise ValueError(
-            f"shape does not fit: {len(multipliers)} levels need sides of at least {least * stem} pixels with stem {stem}, "
-            f"got {shape}"
+            f"shape does not fit: {len(multipliers)} levels need sides of at least {least * stem} pixels "
+            f"with stem {stem}, got {shape}"
         )

@@ -18,6 +18,7 @@ from fluvial.presets import PRESETS, NetOptions, net_options
 from fluvial.training.config import TrainConfig
 from fluvial.training.draws import weights_stream
 
+_MOST_LEVELS = 32  # each halves the sides of the one before
 REFERENCE_TOKEN = 64
 """Length of the tokens that reference images become."""
 
@@ -142,7 +143,8 @@ def read_net_spec(values: Any, where: Path) -> NetSpec:
     flags = type(spec.gap) is bool and type(spec.references) is bool and type(options.dropout) in (float, int)
     if not flags or not spec.shape or not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
-    if len(options.attention or ()) > max(1, len(options.multipliers)):  # each names a level
+    levels = len(options.multipliers)
+    if levels > _MOST_LEVELS or len(options.attention or ()) > max(1, levels):  # attention names levels
         raise ValueError(f"{where} describes no net: {quoted(values, 200)}")
     try:
         TrainConfig(width=options.width, depth=options.depth).check_values()

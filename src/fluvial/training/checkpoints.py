@@ -7,14 +7,12 @@ at the next start. Nothing in it tells the clock, the host or how often the run 
 training gives the same bytes.
 """
 
-import contextlib
-import errno
 import hashlib
 import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from torch import Tensor
 
 from fluvial import __version__
 from fluvial.data.quoting import one_line
+from fluvial.training.damage import damage_named, read_whole, size_of
 from fluvial.training.toml import sync_folder, write_synced
 
 FOLDER = "checkpoints"
@@ -33,8 +32,6 @@ STATE_FILE = "state.json"
 GROUPS = ("model", "ema", "optimizer")
 _STEP_NAME = re.compile(r"step-(\d{8,})")
 _PARTIAL = ".partial-"
-# Reading fails with these where the file itself is at fault: gone, another kind of thing, or on a bad sector.
-_DAMAGE = frozenset({errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.EINVAL})
 _LARGEST_STATE = 64 * 2**20
 
 
@@ -76,7 +73,7 @@ class Checkpoint:
             OSError: If it may not be read, or its disk has gone.
         """
         file = self.folder / f"{name}.safetensors"
-        content = _read(file, largest=self.state["files"][file.name]["bytes"])
+        content = read_whole(file, largest=self.state["files"][file.name]["bytes"])
         if hashlib.sha256(content).hexdigest() != self.state["files"][file.name]["sha256"]:
             raise ValueError(f"{file} is damaged: its sha256 is not the one in {STATE_FILE}")
         try:
@@ -93,9 +90,9 @@ class Checkpoint:
         """
         file = self.folder / f"{name}.safetensors"
         try:
-            with _damage_named(file):
-                _size(file)
-                with safe_open(file, "pt") as opened:  # type: ignore[no-untyped-call]
+            with damage_named(file):
+                size_of(file)
+                with safe_open(file, "pt") as opened:
                     return len(opened.keys())
         except SafetensorError as error:
             raise ValueError(f"{file} is not a safetensors file: {one_line(error)}") from error
@@ -109,7 +106,7 @@ class Checkpoint:
         """
         for group in GROUPS:
             file = self.folder / f"{group}.safetensors"
-            with _damage_named(file), open(file, "rb") as stream:
+            with damage_named(file), open(file, "rb") as stream:
                 found = hashlib.file_digest(stream, "sha256").hexdigest()
             if found != self.state["files"][file.name]["sha256"]:
                 raise ValueError(f"{file} is damaged: its sha256 is not the one in {STATE_FILE}")
@@ -258,14 +255,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ValueError: If a file is missing or truncated, or the folder is not a checkpoint of fluvial.
         OSError: If it may not be read, or its disk has gone.
     """
-    content = _read(folder / STATE_FILE, largest=_LARGEST_STATE)
+    content = read_whole(folder / STATE_FILE, largest=_LARGEST_STATE)
     state = _parse(content, folder.name)
     if state is None:
         raise ValueError(f"{folder} is not a checkpoint of fluvial: {STATE_FILE} is damaged or foreign")
     for name in GROUPS:
         file = folder / f"{name}.safetensors"
-        with _damage_named(file):
-            size, expected = _size(file), state["files"][file.name]["bytes"]
+        with damage_named(file):
+            size, expected = size_of(file), state["files"][file.name]["bytes"]
         if size != expected:
             what = "truncated" if size < expected else "damaged"
             raise ValueError(f"{file} is {what}: {size} bytes of {expected}")
@@ -284,31 +281,3 @@ def _parse(content: bytes, folder_name: str) -> dict[str, Any] | None:
         return state if known and state.get("sha256", _seal(rest)) == _seal(rest) else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _size(file: Path) -> int:
-    """Size of an ordinary file: a pipe or a device in its place would be read for ever."""
-    found = file.stat()
-    if not file.is_file():
-        raise ValueError(f"{file} is not a file")
-    return found.st_size
-
-
-def _read(file: Path, *, largest: int) -> bytes:
-    with _damage_named(file):
-        if (size := _size(file)) > largest:
-            raise ValueError(f"{file} is damaged: it has {size} bytes, expected at most {largest}")
-        return file.read_bytes()
-
-
-@contextlib.contextmanager
-def _damage_named(file: Path) -> Iterator[None]:
-    """Turns errors of a file that is at fault into ValueError; others, of permissions or of the disk, pass."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise ValueError(f"{file} is missing") from error
-    except OSError as error:
-        if error.errno not in _DAMAGE:
-            raise
-        raise ValueError(f"{file} cannot be read: {error.strerror}") from error

@@ -94,7 +94,7 @@ def check_same_data(data_hash: Any, train: Dataset, where: Path) -> None:
         return
     if not isinstance(data_hash, str):
         raise ValueError(f"{where} records no hash of the training data: data_hash is {data_hash!r}")
-    hint = "" if not train.streamed else "; streamed pictures have another hash than the same in memory"
+    hint = "" if not train.streamed else "; streamed pictures and tables have another hash than the same in memory"
     raise ValueError(
         f"the data have changed: {where} was trained on data with hash {data_hash[:12]}, "
         f"and {train.name} now has hash {train.content_hash[:12]}{hint}"
