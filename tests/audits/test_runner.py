@@ -119,6 +119,7 @@ def test_augmented_targets_can_be_given(sets: tuple[Tensor, Tensor]) -> None:
     assert found["approximation"].data["train"]["mean"] < 1e-8
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_figures(sets: tuple[Tensor, Tensor]) -> None:
     def figures(seed: int) -> list[Any]:
         found = fv.audit(gaussian_field, *sets, budget=SMALL, seed=seed)

@@ -54,6 +54,7 @@ def encoder(monkeypatch):
     monkeypatch.setattr(text, "embed_sentences", embed)
 
 
+@pytest.mark.slow
 def test_frequencies_are_those_of_the_prior(fluvial, points, tmp_path):
     options = [*points, "--query-index", 1, "--temperature", 0.4, "--n", 1000, "--out", tmp_path / "x.npz", "--json"]
     outcome = fluvial("retrieve", *options)

@@ -116,6 +116,7 @@ def test_features_are_projected_and_come_back_as_features(fluvial, class_run, fe
     assert np.linalg.norm(x[:, None] - kept[None], axis=2).min(1).max() < 0.3
 
 
+@pytest.mark.slow
 def test_evaluation_compares_with_the_plug_in(fluvial, plane_run, tmp_path):
     options = ["--tasks", 4, "--points", 60, "--steps", 3, "--out", tmp_path / "e.json"]
     outcome = fluvial("support", "evaluate", plane_run, *options)

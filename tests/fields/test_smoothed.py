@@ -259,6 +259,7 @@ def test_a_smoothing_without_bound_ends_on_means_of_far_data() -> None:
     torch.testing.assert_close(field.denoiser(x, 1.0), ends.expand(7, 3))
 
 
+@pytest.mark.slow
 def test_it_makes_new_points_nearer_to_held_out_data() -> None:
     """Two moons of 50 data: the exact field copies them; smoothed, it fills the gaps between them."""
     train, held_out = make_toy("moons", 0, 50).x.float(), make_toy("moons", 1, 1000).x.float()

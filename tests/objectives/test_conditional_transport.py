@@ -98,6 +98,7 @@ def test_noise_that_ignores_the_label_gives_each_class_its_own(coupling: fv.Inde
     assert (error < 0.02).all()
 
 
+@pytest.mark.slow
 def test_plain_transport_gives_every_class_all_of_the_data() -> None:
     """The larger the batch, the less the label counts: means fall towards 0, standard deviations rise to 1."""
     pooled = []

@@ -91,6 +91,7 @@ def test_vp_lands_better_than_an_euler_step_in_time(one_datum):
     assert (end - DATUM).abs().max() < 1e-12
 
 
+@pytest.mark.slow
 def test_the_exact_field_ends_in_its_support():
     g = torch.Generator().manual_seed(0)
     support = torch.randn(20, 3, generator=g, dtype=torch.float64)
