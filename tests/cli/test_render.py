@@ -68,3 +68,17 @@ def test_bars_show_step_loss_rate_and_time(capsys, monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3600, "1:00:00")])
 def test_seconds(seconds, text):
     assert format_seconds(seconds) == text
+
+
+def test_a_reader_that_goes_away_stops_no_work(monkeypatch):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    lines = Lines()
+    for step in range(3):
+        lines(Progress("train", step, 2, {}))

@@ -112,7 +112,9 @@ def test_as_the_temperature_falls_every_sample_is_the_arg_max(temperature):
     assert bool((_drawn(log_prior) == best).all())
 
 
-@pytest.mark.parametrize("temperature", [pytest.param(0.2, marks=pytest.mark.slow), 0.5, pytest.param(2.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "temperature", [pytest.param(0.2, marks=pytest.mark.slow), 0.5, pytest.param(2.0, marks=pytest.mark.slow)]
+)
 def test_frequencies_are_those_of_the_prior_and_of_no_other(temperature):
     log_prior = fv.similarity_prior(QUERY, EMBEDDINGS, temperature)
     counts = np.bincount(_drawn(log_prior).numpy(), minlength=6)

@@ -8,7 +8,7 @@ import pytest
 from fluvial.training.interrupts import Interrupted, deferred_signals
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_wait_and_handlers_come_back(signum: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with deferred_signals() as caught:
@@ -18,6 +18,17 @@ def test_signals_wait_and_handlers_come_back(signum: signal.Signals) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert caught.signum == signum
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with deferred_signals() as caught:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert caught.signum is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_handlers_come_back_after_an_error() -> None:

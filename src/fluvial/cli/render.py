@@ -1,5 +1,6 @@
 """Shows progress on stderr: a live bar on a terminal, a plain line now and then elsewhere, nothing on other ranks."""
 
+import contextlib
 import json
 import math
 import os
@@ -120,7 +121,8 @@ class Lines(Renderer):
         due = now - self._last >= (1.0 if tenth > self._tenth else QUIET_SECONDS)
         if due or finished:
             self._tenth, self._last = tenth, now
-            print(self._line(report, now), file=sys.stderr, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # whoever read it has gone; the work goes on
+                print(self._line(report, now), file=sys.stderr, flush=True)
 
     def _line(self, report: Progress, now: float) -> str:
         steps, seconds = report.step - self._first[0], now - self._first[1]

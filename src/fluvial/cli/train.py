@@ -95,10 +95,11 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
         seconds = time.monotonic() - start
         if self.json:
             values = {"run": str(result.run), "step": result.step, "loss": result.loss, "seconds": round(seconds, 3)}
-            print(json_text({**values, "checkpoint": str(result.checkpoint)}))
+            print(json_text({**values, "skipped": result.skipped, "checkpoint": str(result.checkpoint)}))
             return 0
+        skipped = f"{result.skipped} of {result.step} updates skipped, " if result.skipped else ""
         print(
-            f"{result.run}: step {result.step}, final loss {format_value(result.loss)}, "
+            f"{result.run}: step {result.step}, final loss {format_value(result.loss)}, {skipped}"
             f"{format_seconds(seconds)}; next: fluvial sample {result.run} --n 64"
         )
         return 0

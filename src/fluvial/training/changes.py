@@ -12,7 +12,7 @@ from fluvial.training.config import TrainConfig
 _FREE = frozenset(
     {
         *("data", "captions", "encoder", "log_every", "checkpoint_every", "keep", "sample_every", "tensorboard"),
-        *("stream", "on_nan", "shard"),
+        *("stream", "on_nan", "spike", "shard"),
     }
 )
 

@@ -144,7 +144,8 @@ def save_checkpoint(
         CheckpointLeft: If an old one cannot be removed; that is tried again after the next.
     """
     final = run / FOLDER / step_folder(step)
-    earlier = "; earlier ones are intact" if final.parent.is_dir() and list_checkpoints(run) else ""
+    others = final.parent.is_dir() and list_checkpoints(run)
+    earlier = "; earlier ones are intact, and --resume goes on from them. Not written" if others else ""
     partial = final.with_name(f"{_PARTIAL}{final.name}")
     try:
         final.parent.mkdir(parents=make_run, exist_ok=True)

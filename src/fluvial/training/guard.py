@@ -86,7 +86,8 @@ class Guard:
         gradients: Whether a gradient that is not finite counts; a scaler of fp16 deals with those itself.
 
     Attributes:
-        in_a_row: Updates skipped without one made between, up to the last look.
+        skipped: Updates skipped since the training began, up to the last look.
+        in_a_row: Those without one made between.
         broken: Whether a look found values that were not finite, and nothing was done about it yet.
     """
 
@@ -95,7 +96,7 @@ class Guard:
         self._recent = torch.full((WINDOW,), math.nan, device=ranks.device)
         self._limit = self._recent.new_full((), math.inf)
         self._judged: list[_Judged] = []
-        self.in_a_row, self.broken = 0, False
+        self.skipped, self.in_a_row, self.broken = 0, 0, False
 
     def limit(self, step: int) -> Tensor:
         """The loss above which the one of step ``step`` (from 0) leaps; made anew every ten steps, infinite in the
@@ -133,6 +134,7 @@ class Guard:
         flags = torch.stack([one.bad for one in judged]).tolist()
         for bad in flags:
             self.in_a_row = self.in_a_row + 1 if bad else 0
+        self.skipped += sum(flags)
         found = [self._skipped(one) for one, bad in zip(judged, flags, strict=True) if bad]
         self.broken = self.broken or not all(skipped.finite for skipped in found)
         return found
@@ -154,6 +156,7 @@ class Guard:
         return {
             "recent": values[:-1] if self._spike else [],
             "limit": values[-1],
+            "skipped": self.skipped,
             "in_a_row": self.in_a_row,
             "broken": self.broken,
         }
@@ -168,13 +171,13 @@ class Guard:
             return
         try:
             recent = [math.nan if value is None else float(value) for value in values["recent"]]
-            in_a_row, broken = int(values["in_a_row"]), bool(values["broken"])
+            skipped, in_a_row, broken = int(values["skipped"]), int(values["in_a_row"]), bool(values["broken"])
             limit = math.inf if values["limit"] is None else float(values["limit"])
-            if len(recent) != (WINDOW if self._spike else 0):
+            if len(recent) not in (0, WINDOW):
                 raise ValueError(f"{len(recent)} losses")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{where} holds no state of the guard: {error}") from error
-        self.in_a_row, self.broken = in_a_row, broken
-        self._limit = self._recent.new_full((), limit)
-        if recent:
+        self.skipped, self.in_a_row, self.broken = skipped, in_a_row, broken
+        if recent and self._spike:  # which may have been edited
+            self._limit = self._recent.new_full((), limit)
             self._recent = torch.tensor(recent, device=self._recent.device)

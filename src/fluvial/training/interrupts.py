@@ -37,8 +37,8 @@ class CaughtSignal:
 
 @contextmanager
 def deferred_signals() -> Iterator[CaughtSignal]:
-    """Hold back SIGINT and SIGTERM; the body looks at ``signum`` when it can stop. Previous handlers come
-    back.
+    """Hold back SIGINT, SIGTERM and, unless it is ignored, SIGHUP; the body looks at ``signum`` when it can stop.
+    Previous handlers come back.
 
     Outside the main thread Python allows no handlers, and none are set.
 
@@ -52,7 +52,11 @@ def deferred_signals() -> Iterator[CaughtSignal]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    previous = {signum: signal.signal(signum, caught._handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    # A terminal that was closed sends it; nohup has it ignored, and so it stays.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
+    previous = {signum: signal.signal(signum, caught._handle) for signum in signals}
     try:
         yield caught
     finally:

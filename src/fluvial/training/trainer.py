@@ -49,6 +49,7 @@ class TrainResult:
         checkpoint: Folder of the last checkpoint.
         loss: Mean loss of the last line of metrics; NaN if a finished run has lost them.
         net: The averaged net, in evaluation mode.
+        skipped: Updates that were not made, since their loss or gradient was not finite or leapt.
     """
 
     run: Path
@@ -56,6 +57,7 @@ class TrainResult:
     checkpoint: Path
     loss: float
     net: nn.Module
+    skipped: int = 0
 
 
 @checked
@@ -133,7 +135,7 @@ class Trainer:
             checkpoint = self._save(state, train)
             rows = read_metrics(self.run)
         loss = rows[-1]["loss"] if rows else math.nan
-        return TrainResult(self.run, state.step, checkpoint, loss, state.averaged_net())
+        return TrainResult(self.run, state.step, checkpoint, loss, state.averaged_net(), state.guard.skipped)
 
     def _prepare(self, state: TrainState, train: Dataset, resume: bool, overwrite: bool) -> None:
         """Make the folder, or continue from it; the first process does, and the others read what it left."""

@@ -64,6 +64,7 @@ class Watch:
     def _stop(self, skipped: Skipped, why: str) -> ValueError:
         saved = self._save()
         return ValueError(
-            f"training diverged: {why}{skipped}; the state without it is in {saved}: go on with --resume, or train "
-            f"anew with a smaller lr than {self._config.lr}"
+            f"training diverged: {why}{skipped}; the state without it is in {saved}: look whether the data are on a "
+            f"scale that can be squared, try a smaller lr than {self._config.lr}, or go on with --resume "
+            f"{saved.parents[1]}"
         )
