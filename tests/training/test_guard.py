@@ -212,6 +212,16 @@ def test_a_training_that_only_skips_is_stopped(on_nan: str, tiny: Make, broken_a
     assert load_run(tmp_path / "run").step == 60
 
 
+def test_a_training_that_nearly_only_skips_is_stopped(tiny: Make, broken_at: Any, tmp_path: Path) -> None:
+    """After each rollback one update is made, so that there are never many skipped in a row."""
+    broken_at({step: math.nan for step in range(200) if step % 10})
+    with (
+        pytest.raises(ValueError, match="training diverged: 54 of 60 updates were skipped: update 60 was skipped"),
+        pytest.warns(SkippedUpdate),
+    ):
+        Trainer(tiny(steps=200, on_nan="rollback", log_every=100, checkpoint_every=100), tmp_path / "run").fit()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

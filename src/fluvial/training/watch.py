@@ -10,7 +10,7 @@ from fluvial.training.guard import WATCH_EVERY, Skipped, SkippedUpdate
 from fluvial.training.state import TrainState
 
 PATIENCE = 50
-"""Updates skipped in a row, after which going on is of no use."""
+"""Updates skipped in a row, or as half of all or more, after which going on is of no use."""
 
 
 class Watch:
@@ -50,6 +50,8 @@ class Watch:
         if step % WATCH_EVERY == 0:
             if found and guard.in_a_row >= PATIENCE:
                 raise self._stop(found[-1], f"the last {guard.in_a_row} updates were all skipped: ")
+            if found and guard.skipped >= max(PATIENCE, step / 2):
+                raise self._stop(found[-1], f"{guard.skipped} of {step} updates were skipped: ")
             if guard.broken:
                 self._roll_back()
 
