@@ -40,6 +40,16 @@ def check_divided(command: str) -> None:
         )
 
 
+def require_several(setting: str) -> None:
+    """Refuse a setting that needs several processes where a launcher has not started them.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if not _several():
+        raise ValueError(f"{setting} needs several processes, and was launched in one; see docs/launch.md")
+
+
 @contextlib.contextmanager
 def first_speaks() -> Iterator[None]:
     """Inside, what the other processes write on stdout and stderr goes nowhere."""

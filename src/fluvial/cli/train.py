@@ -10,6 +10,7 @@ import tyro
 
 from fluvial.cli.errors import settings_as_options, settings_of
 from fluvial.cli.folders import check_writable
+from fluvial.cli.launched import require_several
 from fluvial.cli.options import check_size
 from fluvial.cli.render import format_seconds, format_value, json_text, renderer
 from fluvial.data.specs import DATASETS, parse_spec
@@ -76,6 +77,8 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
             raise ValueError("--out FOLDER is required for a new run (or --resume RUN); see fluvial train --help")
         with settings_as_options(TrainConfig):
             self.config.validate()
+            if self.config.shard:
+                require_several("shard")
             check_effect(self.config, settings_of(given))
             _check_data(self.config)
         check_run_folder(self.out, self.overwrite, self.config.data)

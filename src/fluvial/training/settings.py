@@ -40,6 +40,7 @@ _LARGEST = {
     "width": 65_536,
     "depth": 1000,
     "batch_size": 1_000_000,
+    "seed": 2**63 - 1,
 }
 _MOST_NEAR = 1000
 
@@ -87,6 +88,8 @@ def check_settings(config: "TrainConfig") -> None:
         if not 0 <= value < math.inf:
             expected = "finite and not negative" if isinstance(value, float) else "at least 0"
             raise ValueError(f"{name} must be {expected}, got {value}")
+    if config.seed > _LARGEST["seed"]:
+        raise ValueError(f"seed must be below 2^63, got a number of {config.seed.bit_length()} bits")
     if not abs(config.mean_omega) < math.inf:
         raise ValueError(f"mean_omega must be finite, got {config.mean_omega}")
     if not 0 < config.lr < math.inf:
