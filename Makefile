@@ -15,7 +15,7 @@ help:
 	@echo "make lint   style and types"
 	@echo "make data   fetch Fashion-MNIST, the emoji and zip codes into data/"
 	@echo "make bench  speed beside other libraries, in an environment of its own"
-	@echo "make soak   kill, damage and fuzz for two hours; writes runs/soak/*.json"
+	@echo "make soak   kill, damage and fuzz for an hour and a half; writes runs/soak/*.json"
 	@echo "make clean  remove the environments and caches (never runs/ or data/)"
 
 $(CORE): pyproject.toml constraints.txt

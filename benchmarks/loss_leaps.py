@@ -5,6 +5,8 @@ What this prints is what ``--spike`` must stay well above. Three minutes on one 
     python benchmarks/loss_leaps.py
 """
 
+from typing import Any
+
 import torch
 from accelerate import Accelerator
 
@@ -14,7 +16,7 @@ from fluvial.training.build import net_spec
 from fluvial.training.guard import WINDOW
 from fluvial.training.state import TrainState
 
-TRAININGS: list[dict[str, object]] = [
+TRAININGS: list[dict[str, Any]] = [
     {"data": "digits"},
     {"data": "digits", "batch_size": 16},
     {"data": "digits", "objective": "efm", "batch_size": 32},
@@ -46,7 +48,7 @@ def main() -> None:
     print(f"{'training':<62}{'largest':>8}{'99 %':>8}")
     for changes in TRAININGS:
         settings = {"steps": 1500, "width": 64, "depth": 2, "spike": 0.0, **changes}
-        found = leaps(TrainConfig(**settings))  # type: ignore[arg-type]
+        found = leaps(TrainConfig(**settings))
         name = ", ".join(f"{key} {value}" for key, value in changes.items())
         print(f"{name:<62}{found.max():>8.1f}{found.quantile(0.99):>8.1f}", flush=True)
 

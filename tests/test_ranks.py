@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fluvial.densities import Trace, draw_with_log_prob
-from fluvial.ranks import Ranks, launched_processes, terminable_meeting
+from fluvial.launchers import launched_processes
+from fluvial.ranks import Ranks, terminable_meeting
 from fluvial.solvers.sampling import Solver, draw_samples
 
 DEALT = [(1, 1, 2), (7, 512, 3), (40, 8, 2), (33, 3, 4), (37, 16, 2)]

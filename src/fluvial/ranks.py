@@ -5,16 +5,17 @@ has its share of the rows that lead a batch, and batches need not be divisible.
 """
 
 import atexit
-import os
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from fluvial.launchers import launched_processes
+from fluvial.signals import handling
 
 # torch 2.13 has given it another name, and warns of the old one.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -148,33 +149,14 @@ ALONE = Ranks()
 """One process without others."""
 
 
-def launched_processes() -> int:
-    """How many processes a launcher has started for this command, as ``WORLD_SIZE`` says; 1 without a launcher.
-
-    Raises:
-        ValueError: If ``WORLD_SIZE`` is not a whole number from 1.
-    """
-    given = os.environ.get("WORLD_SIZE", "") or "1"
-    if not given.isdecimal() or int(given) < 1:
-        raise ValueError(f"WORLD_SIZE must be the number of processes, at least 1, got {given!r}")
-    return int(given)
-
-
 @contextmanager
 def terminable_meeting() -> Iterator[None]:
     """Inside, where processes wait for one another, SIGTERM ends this one at once.
 
     A handler of Python's would wait until all have come, which they do not after one has failed on the way.
     """
-    if launched_processes() == 1 or threading.current_thread() is not threading.main_thread():
-        yield  # Python allows handlers in the main thread alone
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
+    with handling(signal.SIG_DFL, signal.SIGTERM) if launched_processes() > 1 else nullcontext():
         yield
-    finally:
-        # None stands for a handler that was not set from Python, which cannot be put back.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def leave_at_exit() -> None:

@@ -16,11 +16,9 @@ failure, whatever the run ends with.
 
 import argparse
 import json
-import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 import warnings
 from collections import Counter
@@ -32,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 from damage_ways import FILES, WAYS
-from trainings import Ticker, difference, files, tell, write_data
+from trainings import Ticker, difference, files, own_folder, tell
 
 from fluvial.support import MetaTrainer, SupportConfig
 from fluvial.training import Interrupted, TrainConfig, Trainer
@@ -209,15 +207,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", type=int, help="repeat this case of the seed alone")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     options = parser.parse_args(argv)
-    start, before, counts = time.monotonic(), Path.cwd(), Counter[str]()
-    folder = Path(tempfile.mkdtemp(prefix="fluvial-damage-")).resolve()
-    os.chdir(folder)
-    write_data(folder)
-    try:
+    start, counts = time.monotonic(), Counter[str]()
+    with own_folder("damage") as folder:
         failures = _soak(options, folder, counts)
-    finally:
-        os.chdir(before)
-        shutil.rmtree(folder, ignore_errors=True)
     record = {"program": "damage", "seed": options.seed}
     record |= {name: counts[name] for name in ("cases", "recovered", "damaged", "harmless", "unchanged")}
     record |= {"kinds": sorted(CONFIGS), "seconds": round(time.monotonic() - start, 1), "failures": failures}

@@ -40,10 +40,10 @@ from trainings import (
     draw,
     fork_command,
     learn_imports,
+    own_folder,
     run_to_end,
     tell,
     wait,
-    write_data,
 )
 
 from fluvial.training.logs import read_metrics
@@ -233,16 +233,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     options = parser.parse_args(argv)
-    start, before = time.monotonic(), Path.cwd()
-    folder = Path(tempfile.mkdtemp(prefix="fluvial-kills-")).resolve()
-    soak = Soak(folder, random.Random(options.seed), options.count, options.seed)
-    os.chdir(folder)
-    write_data(folder)
-    try:
+    start = time.monotonic()
+    with own_folder("kills") as folder:
+        soak = Soak(folder, random.Random(options.seed), options.count, options.seed)
         _soak(soak)
-    finally:
-        os.chdir(before)
-        shutil.rmtree(folder, ignore_errors=True)
     names = ("kills", "survived", "sigkill", "sigterm_or_sigint", "saved_by_signal", "after_an_update")
     names += ("during_a_write", "real_commands", "runs", "runs_bit_identical")
     names += ("resumptions", "resumptions_bit_identical", "begun_anew")

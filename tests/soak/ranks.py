@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from jobs import SECONDS, Job
 from launches import Launch
-from trainings import Ticker, fork_command, learn_imports, tell, wait, write_data
+from trainings import Ticker, fork_command, learn_imports, own_folder, tell, wait
 
 from fluvial.training.logs import read_metrics
 from fluvial.training.recovery import newest_intact
@@ -274,16 +274,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     options = parser.parse_args(argv)
-    start, before = time.monotonic(), Path.cwd()
-    folder = Path(tempfile.mkdtemp(prefix="fluvial-ranks-")).resolve()
-    soak = Soak(folder, random.Random(options.seed), options.count, options.seed)
-    os.chdir(folder)
-    write_data(folder)
-    try:
+    start = time.monotonic()
+    with own_folder("ranks") as folder:
+        soak = Soak(folder, random.Random(options.seed), options.count, options.seed)
         _soak(soak, options.kills_per_run)
-    finally:
-        os.chdir(before)
-        shutil.rmtree(folder, ignore_errors=True)
     if soak.counts["kills"] < options.count:
         soak.failures.append({"what": f"only {soak.counts['kills']} kills came in time"})
     names = ("kills", "survived", "sigkill", "sigterm", "first_killed", "other_killed", "after_an_update")

@@ -4,10 +4,12 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,19 @@ def write_data(folder: Path) -> None:
     """The points that the trainings read: 30 in three dimensions, in three classes."""
     random = np.random.default_rng(0)
     np.savez(folder / "data.npz", x=random.normal(size=(30, 3)).astype(np.float32), y=np.arange(30) % 3)
+
+
+@contextlib.contextmanager
+def own_folder(program: str) -> Iterator[Path]:
+    """The working directory of a program, with the data in it; removed afterwards."""
+    # Not a TemporaryDirectory, which a forked process that runs exit functions would remove.
+    folder = Path(tempfile.mkdtemp(prefix=f"fluvial-{program}-")).resolve()
+    try:
+        with contextlib.chdir(folder):
+            write_data(folder)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fork(body: Callable[[], int], output: Path) -> int:

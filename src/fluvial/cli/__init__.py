@@ -1,4 +1,4 @@
-"""The command line: ``fluvial train | sample | retrieve | info | demo``.
+"""The command line, ``fluvial COMMAND``.
 
 Errors are one line on stderr and status 2; after signal n the status is 128 + n. The commands are imported
 inside of ``main``, so that a signal that arrives meanwhile is handled as well.
@@ -7,7 +7,6 @@ inside of ``main``, so that a signal that arrives meanwhile is handled as well.
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from fluvial.cli.launched import end_launched, first_speaks, lost_process, say, tell_error
+from fluvial.signals import handling
 
 __all__ = ["main"]
 
@@ -117,12 +117,5 @@ def _terminable() -> Iterator[None]:
         signal.signal(signum, signal.SIG_IGN)
         raise Terminated
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python allows handlers in the main thread alone
-        return
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
+    with handling(stop, signal.SIGTERM):
         yield
-    finally:
-        # None stands for a handler that was not set from Python, which cannot be put back.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)

@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from fluvial.cli.errors import one_line
+from fluvial.launchers import is_launched, launched_rank
+from fluvial.signals import handling
 
 DIVIDED = ("train", "sample", "features")
 """Commands that several processes share."""
@@ -32,7 +34,7 @@ def check_divided(command: str) -> None:
     Raises:
         ValueError: If there are several.
     """
-    if _several() and command not in DIVIDED:
+    if is_launched() and command not in DIVIDED:
         shared = ", ".join(DIVIDED[:-1]) + f" and {DIVIDED[-1]}"
         raise ValueError(
             f"fluvial {command} runs in one process, and was launched in {os.environ['WORLD_SIZE']}: only {shared} are "
@@ -40,30 +42,20 @@ def check_divided(command: str) -> None:
         )
 
 
-def require_several(setting: str) -> None:
-    """Refuse a setting that needs several processes where a launcher has not started them.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    if not _several():
-        raise ValueError(f"{setting} needs several processes, and was launched in one; see docs/launch.md")
-
-
 @contextlib.contextmanager
 def first_speaks() -> Iterator[None]:
     """Inside, what the other processes write on stdout and stderr goes nowhere."""
-    if _rank() == 0:
+    if launched_rank() == 0:
         yield
         return
-    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (closed below)
-    with nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+    quiet = contextlib.redirect_stdout, contextlib.redirect_stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, quiet[0](nowhere), quiet[1](nowhere):
         yield
 
 
 def say(text: str) -> None:
     """A line on stderr, from the first process alone."""
-    if _rank() == 0:
+    if launched_rank() == 0:
         print(text, file=sys.stderr)
 
 
@@ -99,7 +91,7 @@ def tell_error(line: str, lost: bool = False) -> None:
         lost: Whether it is that another process has ended. Then the second process tells it in any case, since the
             first may be the one that has ended.
     """
-    rank = _rank()
+    rank = launched_rank()
     if rank and _ended_by_launcher() and not (lost and rank == 1):
         return
     print(f"fluvial: error: {f'rank {rank}: ' if rank else ''}{line}", file=sys.stderr, flush=True)
@@ -111,7 +103,7 @@ def end_launched(status: int) -> None:
     Those that served the exchange with the others are torn down in an order that now and then aborts the process:
     "terminate called without an active exception", and a signal in place of the status.
     """
-    if _several():
+    if is_launched():
         atexit._run_exitfuncs()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
@@ -119,24 +111,13 @@ def end_launched(status: int) -> None:
         os._exit(status)
 
 
-def _several() -> bool:
-    return (os.environ.get("WORLD_SIZE", "") or "1") != "1"
-
-
-def _rank() -> int:
-    rank = os.environ.get("RANK", "") or "0"
-    return int(rank) if rank.isdecimal() else 0
-
-
 def _ended_by_launcher() -> bool:
     """Whether SIGTERM arrives within ``PATIENCE`` seconds."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    arrived = []
-    before = signal.signal(signal.SIGTERM, lambda signum, frame: arrived.append(signum))
-    end = time.monotonic() + PATIENCE
-    while not arrived and time.monotonic() < end:
-        time.sleep(0.02)
-    # None stands for a handler that was not set from Python, which cannot be put back.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+    arrived: list[int] = []
+    with handling(lambda signum, frame: arrived.append(signum), signal.SIGTERM):
+        end = time.monotonic() + PATIENCE
+        while not arrived and time.monotonic() < end:
+            time.sleep(0.02)
     return bool(arrived)

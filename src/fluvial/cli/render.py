@@ -3,13 +3,13 @@
 import contextlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fluvial.launchers import launched_rank
 from fluvial.progress import Progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Renderer:
 
 def renderer() -> Renderer:
     """The renderer that suits stderr and this process's rank."""
-    if os.environ.get("RANK", "0") != "0":
+    if launched_rank():
         return Renderer()
     return Bars() if sys.stderr.isatty() else Lines()
 

@@ -10,10 +10,10 @@ import tyro
 
 from fluvial.cli.errors import settings_as_options, settings_of
 from fluvial.cli.folders import check_writable
-from fluvial.cli.launched import require_several
 from fluvial.cli.options import check_size
 from fluvial.cli.render import format_seconds, format_value, json_text, renderer
 from fluvial.data.specs import DATASETS, parse_spec
+from fluvial.launchers import launched_processes, require_several
 from fluvial.training.config import TrainConfig, read_config
 from fluvial.training.folders import check_run_folder
 from fluvial.training.settings import check_effect
@@ -78,7 +78,7 @@ Ctrl-C saves a checkpoint first; --resume then continues bit for bit as if nothi
         with settings_as_options(TrainConfig):
             self.config.validate()
             if self.config.shard:
-                require_several("shard")
+                require_several("shard", launched_processes())
             check_effect(self.config, settings_of(given))
             _check_data(self.config)
         check_run_folder(self.out, self.overwrite, self.config.data)

@@ -17,7 +17,7 @@ from fluvial.training.checkpoints import Checkpoint
 from fluvial.training.claims import check_claims
 from fluvial.training.config import CONFIG_FILE
 from fluvial.training.recovery import read_newest, removal_told
-from fluvial.training.state import load_net
+from fluvial.training.weights import load_net
 
 
 @dataclass(frozen=True)

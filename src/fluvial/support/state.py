@@ -19,8 +19,8 @@ from fluvial.training.ema import EMA
 from fluvial.training.means import Means, RunningMeans
 from fluvial.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from fluvial.training.schedule import learning_rate
-from fluvial.training.state import load_net
 from fluvial.training.updates import skip_next_step
+from fluvial.training.weights import load_net
 
 WARMUP = 100
 

@@ -1,11 +1,12 @@
 """Signals that wait until the training loop has saved; imports no torch."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from fluvial.signals import handling
 
 
 class Interrupted(Exception):
@@ -48,18 +49,9 @@ def deferred_signals() -> Iterator[CaughtSignal]:
         ...     print(caught.signum == signal.SIGTERM)
         True
     """
-    caught = CaughtSignal()
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    signals = [signal.SIGINT, signal.SIGTERM]
+    caught, signals = CaughtSignal(), [signal.SIGINT, signal.SIGTERM]
     # A terminal that was closed sends it; nohup has it ignored, and so it stays.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signals.append(signal.SIGHUP)
-    previous = {signum: signal.signal(signum, caught._handle) for signum in signals}
-    try:
+    with handling(caught._handle, *signals):
         yield caught
-    finally:
-        for signum, handler in previous.items():
-            # None stands for a handler that was not set from Python, which cannot be put back.
-            signal.signal(signum, handler if handler is not None else signal.SIG_DFL)

@@ -3,7 +3,8 @@
 import torch
 from accelerate import Accelerator
 
-from fluvial.ranks import launched_processes, leave_at_exit, terminable_meeting
+from fluvial.launchers import launched_processes, require_several
+from fluvial.ranks import leave_at_exit, terminable_meeting
 from fluvial.training.config import TrainConfig
 
 
@@ -40,8 +41,8 @@ def make_accelerator(config: TrainConfig, given: Accelerator | None = None) -> A
     ranks = accelerator.num_processes
     if config.batch_size < ranks:
         raise ValueError(f"batch_size must be at least the number of processes, {ranks}, got {config.batch_size}")
-    if config.shard and ranks == 1:
-        raise ValueError("shard needs several processes, and was launched in one; see docs/launch.md")
+    if config.shard:
+        require_several("shard", ranks)
     return accelerator
 
 

@@ -17,7 +17,7 @@ from fluvial.training.claims import check_claims
 from fluvial.training.config import CONFIG_FILE, TrainConfig, read_config
 from fluvial.training.recovery import read_newest, removal_told
 from fluvial.training.source import DataForm, check_same_data, load_source, read_data_form
-from fluvial.training.state import load_net
+from fluvial.training.weights import load_net
 
 
 @dataclass(frozen=True)

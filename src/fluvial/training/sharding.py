@@ -1,13 +1,15 @@
 """Weights, average and optimiser divided among processes (FSDP2), and whole again for a checkpoint."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fluvial.ranks import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def shard(net: nn.Module, ranks: Ranks) -> nn.Module:
@@ -18,6 +20,7 @@ def shard(net: nn.Module, ranks: Ranks) -> nn.Module:
     Source: Zhao et al. 2023, "PyTorch FSDP"; ``torch.distributed.fsdp.fully_shard``.
     """
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(torch.device(ranks.device).type, (ranks.count,))
     for module in reversed(list(net.modules())):
@@ -32,7 +35,7 @@ def shard(net: nn.Module, ranks: Ranks) -> nn.Module:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is not divided; all processes ask for it at once."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_divided(tensor) else tensor
 
 
 def whole_on_host(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[str, Tensor]:
@@ -52,7 +55,17 @@ def whole_on_host(tensors: Mapping[str, Tensor], *, keep: bool = True) -> dict[s
 
 def divided_like(tensor: Tensor, like: Tensor) -> Tensor:
     """A tensor that all processes have whole, divided as another one is."""
-    if not isinstance(like, DTensor) or tensor.ndim == 0:
+    if not _is_divided(like) or tensor.ndim == 0:
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     # Each process takes its own part: an exchange would take the tensors of another in the order in which that reads.
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _is_divided(tensor: Tensor) -> "TypeGuard[DTensor]":
+    if type(tensor) in (Tensor, nn.Parameter):  # without half a second of imports that only dividing needs
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
