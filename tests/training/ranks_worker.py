@@ -1,14 +1,16 @@
 """One of the processes of test_ranks.py: trains each config of a JSON file in turn, as ``torchrun`` started it.
 
-``ranks_worker.py CONFIGS.json OUT``: a list of ``{"name", "config", "resume", "stop"}``, each to be trained in
-``OUT/name``. With ``stop``, the first process alone is sent SIGTERM when that step is reported, and the run is left
-interrupted. After each, a process writes what it has seen: ``OUT/name.RANK.json``.
+``ranks_worker.py CONFIGS.json OUT``: a list of ``{"name", "config", "resume", "stop", "late"}``, each to be trained
+in ``OUT/name``. With ``stop``, the first process alone is sent SIGTERM when that step is reported, and the run is left
+interrupted; with ``late``, the second begins that many seconds after the first. After each, a process writes what it
+has seen: ``OUT/name.RANK.json``.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,8 @@ def train(job: dict[str, Any], run: Path) -> dict[str, Any]:
         if report.step == job.get("stop"):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    if os.environ["RANK"] == "1":
+        time.sleep(job.get("late", 0.0))
     from fluvial.training import trainer
 
     trainer.TrainState = Seeing  # type: ignore[misc]

@@ -65,7 +65,7 @@ def launch(jobs: list[dict[str, Any]], out: Path, processes: int = 2) -> list[di
         timeout=SECONDS,
         env=environment,
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     return [
         {job["name"]: json.loads((out / f"{job['name']}.{rank}.json").read_text()) for job in jobs}
         for rank in range(processes)
@@ -94,6 +94,7 @@ def trained(data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """All that two processes do here, in one launch."""
     out = tmp_path_factory.mktemp("two")
     jobs: list[dict[str, Any]] = [{"name": name, "config": config_of(data, kind)} for name, kind in ALIKE.items()]
+    jobs.append({"name": "late", "config": config_of(data, {"shard": True}), "late": 1.0})
     jobs.append({"name": "in-rank", "config": config_of(data, {"coupling": "ot-rank"})})
     jobs.append({"name": "overflowing", "config": config_of(overflowing(out), OVERFLOWING)})
     with pytest.raises(Interrupted):
@@ -160,6 +161,12 @@ def test_pairs_within_ranks_are_others(trained: Any) -> None:
     out, _ = trained
     across, within, free = (read_metrics(out / name)[0]["loss"] for name in ("ot", "in-rank", "cfm"))
     assert across < within < free  # more to choose from: shorter paths
+
+
+def test_one_that_comes_late_is_waited_for(trained: Any) -> None:
+    """Else it found the run's folder already begun by the first, and refused it."""
+    _, ranks = trained
+    assert [rank["late"]["step"] for rank in ranks] == [12, 12]
 
 
 def test_world_sizes_change(data: str, trained: Any, tmp_path: Path) -> None:

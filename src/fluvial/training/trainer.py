@@ -127,6 +127,7 @@ class Trainer:
         vectors = caption_vectors(self.config, train)
         spec = net_spec(self.config, train, None if vectors is None else vectors.shape[1])
         state = TrainState(self.config, train, spec, make_accelerator(self.config, self._accelerator), vectors)
+        state.ranks.wait()  # all have looked at the folder before the first one changes it
         with run_lock(self.run) if state.ranks.first else nullcontext():
             self._prepare(state, train, resume, overwrite)
             reporter = Reporter(self.config, self.run, state, train, self._progress)
