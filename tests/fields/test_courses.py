@@ -9,7 +9,9 @@ import torch
 import fluvial as fv
 from fluvial.fields import courses
 from fluvial.fields.base import Walk
+from fluvial.smoothing import running
 from fluvial.smoothing.locking import Locks
+from fluvial.smoothing.products import takes_int8
 
 PATHS = [fv.CondOT(), fv.CondOT(0.02), fv.VP(), fv.Cosine(), fv.Polynomial(2)]
 METHODS = ["euler", "midpoint", "heun", "rk4"]
@@ -106,6 +108,46 @@ def test_float32_is_as_close_to_float64_as_the_generic_solver(n: int) -> None:
     assert (own.median(1).values <= 1.2 * generic.median(1).values + 1e-6).all()
     assert own.max() < 1e-3 * truth.norm(dim=2).max()
     assert (own[-1] <= generic[-1].max()).all()
+
+
+def images(n: int, d: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(4)
+    values = 14 * torch.randn(n, 20, generator=g) @ torch.randn(20, d, generator=g) + 8 * torch.randn(n, d, generator=g)
+    return (values + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_pixels_in_int8_are_as_close_to_float64_as_the_generic_solver(method: str, conditioned: bool) -> None:
+    """Rows are followed while many data matter to them, see smoothing/running.py."""
+    data, x0 = images(1500, 1024), start(12, 1024, torch.float32)
+    labels = torch.arange(1500) % 2 if conditioned else None
+    field = fv.ExactField(data, labels=labels)
+    cond = torch.arange(12) % 3 - 1 if conditioned else None
+    course = field.trajectory(x0, cond, Walk(method, 50, True))
+    assert isinstance(course, courses.LockingCourse) and course._running is not None
+    exact = fv.ExactField(data.double() / 127.5 - 1, labels=labels)
+    options: dict[str, Any] = {"steps": 50, "method": method, "save_at": [0.1, 0.2, 0.3, 0.5, 1.0], "cond": cond}
+    truth = fv.solve(Plain(exact), x0.double(), **options).path
+    own = (fv.solve(field, x0, **options).path - truth).norm(dim=2)
+    generic = (fv.solve(Plain(field), x0, **options).path - truth).norm(dim=2)
+    assert (own.median(1).values <= 1.3 * generic.median(1).values + 1e-6).all()
+    assert own.max() < 1e-3 * truth.norm(dim=2).max()
+
+
+@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+def test_rows_that_following_does_not_settle_are_evaluated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, x0 = images(1500, 1024), start(6, 1024, torch.float32)
+    field = fv.ExactField(data)
+    expected = fv.solve(field, x0, steps=20, method="euler").x
+
+    def some(*args: Any) -> torch.Tensor:
+        return torch.arange(len(args[1].x)) % 2 == 0
+
+    monkeypatch.setattr(running, "settled", some)
+    found = fv.solve(field, x0, steps=20, method="euler").x
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("locking")

@@ -97,11 +97,12 @@ def test_the_bound_is_infinite_where_products_overflow(precision: Precision) -> 
 
 
 @INT8
-def test_digits_stand_for_the_numbers_they_round() -> None:
+@pytest.mark.parametrize("counts", [[1] * 5, [2] * 5, [3] * 5, [1, 4, 2, 3, 1]])
+def test_digits_stand_for_the_numbers_they_round(counts: list[int]) -> None:
     x = torch.randn(5, 300, generator=generator(0)) * torch.tensor([1e-20, 1.0, 1e6, 1e20, 0.0])[:, None]
     b = torch.randint(-128, 128, (40, 300), generator=generator(1)).to(torch.int8)
-    digits = Digits(x)
-    assert bool(((digits.rounded - x).abs().amax(1) <= x.double().abs().amax(1) / (2 * 127 * 128)).all())
+    digits, steps = Digits(x, torch.tensor(counts)), 127 * 128.0 ** (torch.tensor(counts) - 1)
+    assert bool(((digits.rounded - x).abs().amax(1) <= x.double().abs().amax(1) / (2 * steps)).all())
     product = digits.rounded @ b.double().T
     size = digits.rounded.abs() @ b.double().abs().T
     assert bool(((digits.inner(b) - product).abs() <= 4 * 2.0**-24 * size).all())

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from fluvial.fields.base import Walk
-from fluvial.smoothing import Effort, Query, combined, moments
+from fluvial.smoothing import Effort, Moments, Query, combined, moments
 from fluvial.smoothing.attention import MOST_DIMENSIONS
 from fluvial.smoothing.locking import Locks
+from fluvial.smoothing.query import stacked
+from fluvial.smoothing.running import RunningRows, running_pays
 from fluvial.smoothing.span import Span, span_pays
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class LockingCourse:
         convex = walk.method == "euler" and field.path.straight
         equal = support.log_prior is None and query.log_prior is None
         self._decides = walk.end_only and convex and equal
+        pays = running_pays(support, len(query.x), query.x.dtype, field.effort)
+        self._running = RunningRows(support, len(query.x)) if pays else None
 
     def __call__(self, coordinates: Tensor, t: Tensor) -> Tensor:
         field, x = self._field, coordinates.flatten(1)
@@ -101,13 +105,24 @@ class LockingCourse:
         left = torch.nonzero(~holds).flatten()
         if len(left):
             rows = query.rows(left)
-            found = moments(self._support, rows, self._effort, stats=False)
+            found = self._moments(left, rows)
             lead = -found.runner_up - 2 * found.slack
             self._locks.renew(left, rows.x, rows.alpha, rows.sigma, found.top_index, lead)
             if self._decides:
                 self._locks.decide(left, found)
             velocity[left] = combined(self._support, rows, found, tuple(part[left] for part in columns))
         return velocity.reshape(coordinates.shape)
+
+    def _moments(self, index: Tensor, rows: Query) -> Moments:
+        """Moments of some rows: from what is known of where they were, or anew."""
+        if self._running is None:
+            return moments(self._support, rows, self._effort, stats=False)
+        found, sound = self._running.moments(index, rows)
+        if bool(sound.all()):
+            return found
+        others = moments(self._support, rows.rows(~sound), self._effort, stats=False)
+        order = torch.cat([torch.nonzero(part).flatten() for part in (sound, ~sound)])
+        return stacked([found, others]).rows(torch.argsort(order))
 
     def states(self, coordinates: Tensor) -> Tensor:
         """The states themselves."""

@@ -9,7 +9,8 @@ Every evaluation needs weighted sums over a support, with weights :math:`w_i \pr
 * :mod:`~fluvial.smoothing.logits`: the exponents, and how accurately they can be had.
 * :mod:`~fluvial.smoothing.engine`: which way of computing serves which rows; the ways are
   :mod:`~fluvial.smoothing.dense`, :mod:`~fluvial.smoothing.attention` and :mod:`~fluvial.smoothing.screening`.
-* :mod:`~fluvial.smoothing.span`, :mod:`~fluvial.smoothing.locking`: whole trajectories; ``shards``: over many ranks.
+* :mod:`~fluvial.smoothing.span`, :mod:`~fluvial.smoothing.running`, :mod:`~fluvial.smoothing.locking`: whole
+  trajectories; ``shards``: over many ranks.
 * :mod:`~fluvial.smoothing.derivatives`, :mod:`~fluvial.smoothing.local_mean`: second moments, and the mean as a
   differentiable function.
 """

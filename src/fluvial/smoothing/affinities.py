@@ -22,17 +22,13 @@ import torch
 from torch import Tensor
 
 from fluvial.smoothing.logits import rounding_bound, row_norms, tilt, unit_roundoff
-from fluvial.smoothing.products import Digits, has_fast_bfloat16, has_fast_int8, inner, inner_bfloat16
+from fluvial.smoothing.products import Digits, has_fast_bfloat16, inner, inner_bfloat16, takes_int8
 from fluvial.smoothing.query import Query
 from fluvial.smoothing.support import Support
 
 _BFLOAT16 = 2.0**-8
 # Points are searched in groups of this many; the affinities' last dimension is a multiple of it.
 GROUP = 64
-# torch._int_mm reads memory that nobody wrote where there is one column (torch 2.13).
-_LEAST_DIMENSIONS = 2
-# Beyond it sums of products of digits with pixels overflow int32.
-_MOST_DIMENSIONS = 2**17
 
 
 class Precision(Enum):
@@ -51,8 +47,8 @@ def coarse_precision(query: Query) -> Precision:
 
 def fine_precision(support: Support, query: Query) -> Precision:
     """The cheapest precision whose error is far below one nat."""
-    fits = support.pixels and _LEAST_DIMENSIONS <= support.dim <= _MOST_DIMENSIONS
-    exact = fits and query.x.dtype == torch.float32 and has_fast_int8(query.x.device.type)
+    fits = support.pixels and query.x.dtype == torch.float32
+    exact = fits and takes_int8(support.dim, query.x.device.type)
     return Precision.INT8 if exact else Precision.NATIVE
 
 
@@ -78,7 +74,8 @@ class Affinities:
         safe = torch.clamp(product, min=radius**2) < 0.125 * torch.finfo(dtype).max
         self._error.masked_fill_(~safe, torch.inf)
         if precision != Precision.NATIVE:
-            self._digits = Digits(query.precise(support)) if precision == Precision.INT8 else None
+            two = torch.full((len(query.x),), 2, device=query.x.device)
+            self._digits = Digits(query.precise(support), two) if precision == Precision.INT8 else None
             self._rounded = query.x.bfloat16()
             rounded = self._rounded.double() if self._digits is None else self._digits.rounded
             residue = torch.linalg.vector_norm(query.precise(support) - rounded, dim=1)

@@ -49,7 +49,7 @@ from torch import Tensor
 
 from fluvial.smoothing.candidates import allowance
 from fluvial.smoothing.logits import unit_roundoff
-from fluvial.smoothing.products import inner
+from fluvial.smoothing.products import inner, takes_int8
 from fluvial.smoothing.query import Effort, Moments, Query
 from fluvial.smoothing.support import Support
 
@@ -163,10 +163,13 @@ class Locks:
         if not new:
             return
         support, which = self._support, torch.tensor(new, device=index.device)
-        values, norms = support.values(which, torch.float32), support.squared_norms
+        whole = support.pixels and takes_int8(support.dim, index.device.type)
+        dtype = torch.int8 if whole else torch.float32
+        values, norms = support.values(which, dtype), support.squared_norms
         nearest = torch.full((len(new),), torch.inf, dtype=torch.float64, device=index.device)
-        for part, others in support.tiles(0, len(support), torch.float32):
-            squares = norms[which][:, None] + norms[part] - 2 * inner(values, others).double()
+        for part, others in support.tiles(0, len(support), dtype):
+            products = torch._int_mm(values, others.T) if whole else inner(values, others)
+            squares = norms[which][:, None] + norms[part] - 2 * products.double()
             squares[torch.arange(part.start, part.stop, device=index.device) == which[:, None]] = torch.inf
             nearest = torch.minimum(nearest, squares.amin(1))
         rounding = 4 * (support.dim + 8) * unit_roundoff(torch.float32) * support.radius**2

@@ -11,6 +11,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
+MOST_SUMMANDS = 2**17
+"""Products of int8 numbers, of which one has 7 bits, are summed in int32 without overflow up to here."""
+
 
 @cache
 def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
@@ -80,25 +83,44 @@ def has_fast_int8(device: str) -> bool:
         return False
 
 
+def takes_int8(dim: int, device: str) -> bool:
+    """Whether int8 matrices of that many columns may be, and had better be, multiplied with ``torch._int_mm``.
+
+    It reads memory that nobody wrote where there is one column (torch 2.13), and overflows with too many.
+    """
+    return 2 <= dim <= MOST_SUMMANDS and has_fast_int8(device)
+
+
 class Digits:
-    """Rows of numbers as two digits of 7 bits each, for exact products with int8.
+    """Rows of numbers as digits of 7 bits each, for exact products with int8.
 
     Args:
         x: Shape ``(m, d)``; float32 or float64.
+        count: How many digits, from 1 to 4; for each row, shape ``(m,)``.
 
     Attributes:
         rounded: The numbers that the digits stand for, float64 ``(m, d)``.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, count: Tensor) -> None:
         largest = x.double().abs().amax(1, keepdim=True)
-        self._scale = largest.clamp_min(torch.finfo(torch.float32).tiny) / (127 * 128)
-        whole = torch.round(x.double() / self._scale)
-        high = torch.round(whole / 128)
-        self._digits = torch.cat([high, whole - 128 * high]).to(torch.int8)
-        self.rounded = whole * self._scale
+        scale = largest.clamp_min(torch.finfo(torch.float32).tiny) / (127 * 128.0 ** (count[:, None] - 1))
+        rest = torch.round(x.double() / scale)
+        self.rounded = rest * scale
+        self._scale = scale.float()
+        self._rows, digits = [], []
+        for place in range(int(count.max())):
+            higher = torch.round(rest / 128).where(count[:, None] > place + 1, 0.0)
+            rows = torch.nonzero(count > place).flatten()
+            digits.append((rest - 128 * higher)[rows])
+            self._rows.append(rows)
+            rest = higher
+        self._digits = torch.cat(digits).to(torch.int8)
 
     def inner(self, b: Tensor) -> Tensor:
-        """``rounded @ b.T`` for ``b`` int8 of shape ``(n, d)``, rounded once, to float32."""
-        high, low = torch._int_mm(b, self._digits.T).float().chunk(2, dim=1)
-        return torch.add(low, high, alpha=128).mul_(self._scale.float().T).T
+        """``rounded @ b.T`` for ``b`` int8 of shape ``(n, d)``, rounded to float32 digit by digit."""
+        products = torch._int_mm(self._digits, b.T).float().split([len(rows) for rows in self._rows])
+        total: Tensor = products[0]
+        for place, (rows, product) in enumerate(zip(self._rows[1:], products[1:], strict=True), 1):
+            total.index_add_(0, rows, product, alpha=128**place)
+        return total.mul_(self._scale)

@@ -123,9 +123,11 @@ class Support:
         log_prior = None if self.log_prior is None else self.log_prior.to(device)
         return Support(self.points.tensor.to(device), labels, log_prior)
 
-    def tiles(self, start: int, stop: int, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    def tiles(
+        self, start: int, stop: int, dtype: torch.dtype, size: int = TILE_BYTES
+    ) -> Iterator[tuple[slice, Tensor]]:
         """Values of the points from ``start`` to ``stop``, tile by tile; each is valid until the next one."""
-        step = min(max(LEAST_TILE, TILE_BYTES // (self.dim * dtype.itemsize)), stop - start)
+        step = min(max(LEAST_TILE, size // (self.dim * dtype.itemsize)), stop - start)
 
         def room(kind: torch.dtype, needed: bool) -> Tensor | None:
             return torch.empty(step, self.dim, dtype=kind, device=self.device) if needed else None
