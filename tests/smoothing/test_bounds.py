@@ -77,7 +77,7 @@ def test_the_error_stays_below_its_bound_where_screening_is_taken(kind: str, tol
         x, times = noisy(support, t, 4)
         require_bound(field, support, x.float(), times.float(), tol)
     require_bound(field, support, x, times, tol)
-    coarse = engine.coarse_precision(Query(x.float(), times, times)).name if tol else "NATIVE"
+    coarse = engine.coarse_precision(Support(support), Query(x.float(), times, times)).name if tol else "NATIVE"
     assert stages.get(f"screened {coarse}", 0) > 0, stages
     assert stages.get("dense PRODUCT", 0) > 0, stages
     if tol and kind not in ("duplicates",):
@@ -98,7 +98,7 @@ def test_every_stage_is_taken_somewhere(stages: Stages) -> None:
     x, times = noisy(late[:1].repeat(300, 1) + 1e-4 * late, 1 - 1e-3, 16)
     fv.ExactField(late[:1].repeat(300, 1) + 1e-4 * late).posterior(x.float(), times.float())
     fv.ExactField(late[:2].repeat(100, 1)).posterior(late[:3] + 0.01, torch.ones(3))
-    coarse = engine.coarse_precision(Query(x.float(), times, times)).name
+    coarse = engine.coarse_precision(Support(support), Query(x.float(), times, times)).name
     for stage in (f"screened {coarse}", "narrowed", "dense PRODUCT", "screened NATIVE", "dense DISTANCE"):
         assert stages.get(stage, 0) > 0, (stage, stages)
 

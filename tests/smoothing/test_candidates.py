@@ -21,7 +21,7 @@ def weights(points: Tensor, query: Query, prior: Tensor | None = None) -> Tensor
 
 
 def precisions(support: Support) -> list[Precision]:
-    int8 = [Precision.INT8] if support.pixels and has_fast_int8("cpu") else []
+    int8 = [Precision.INT8_COARSE, Precision.INT8] if support.pixels and has_fast_int8("cpu") else []
     return [Precision.NATIVE, Precision.BFLOAT16, *int8]
 
 

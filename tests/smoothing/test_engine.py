@@ -1,5 +1,8 @@
 """Every way gives the same moments; neither tiles, memory nor batch mates matter; extreme input has a sane outcome."""
 
+import itertools
+from typing import Any
+
 import mpmath
 import pytest
 import torch
@@ -11,8 +14,9 @@ from fluvial.smoothing.affinities import Precision
 from fluvial.smoothing.attention import attention_moments
 from fluvial.smoothing.candidates import allowance
 from fluvial.smoothing.dense import dense_moments
+from fluvial.smoothing.products import takes_int8
 from fluvial.smoothing.query import Way
-from fluvial.smoothing.screening import narrowed_moments, screened_moments
+from fluvial.smoothing.screening import _alike, narrowed_moments, screened_moments
 from smoothing.direct import Sums, data_of, direct, generator, noisy
 
 FIELDS = ("mean", "log_density", "effective_sample_size", "entropy", "top_weight", "error")
@@ -254,8 +258,36 @@ def test_stages_are_those_that_the_module_names() -> None:
 
             patched.setattr(engine, "screened_moments", spy)
             fv.ExactField(support, tol=tol).posterior(x.float(), times.float())
-    expected = engine.coarse_precision(Query(x.float(), times, times))
+    expected = engine.coarse_precision(Support(support), Query(x.float(), times, times))
     assert taken == [Precision.NATIVE, expected]
+
+
+@pytest.mark.skipif(not takes_int8(512, "cpu"), reason="no fast product of int8 here")
+def test_pixels_are_screened_with_as_few_digits_as_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    support = data_of("pixels random", 4096, 512)
+    field, taken = fv.ExactField(support, tol=1e-6), {}
+    for t in torch.linspace(0.02, 0.98, 49).tolist():
+        with monkeypatch.context() as patched:
+
+            def spy(*given: Any, t: float = t) -> object:
+                taken.setdefault(t, given[-1])
+                return screened_moments(*given)
+
+            patched.setattr(engine, "screened_moments", spy)
+            x, times = noisy(support, t, 8)
+            found = field.posterior(x.float(), times.float())
+            truth = direct(support, x.float(), times.float())
+            assert ((found.mean.double() - truth.mean).norm(dim=1) <= found.error).all()
+    assert list(dict.fromkeys(taken.values())) == [Precision.INT8, Precision.INT8_COARSE]
+
+
+def test_groups_of_rows_are_all_rows_the_busiest_in_small_ones() -> None:
+    for rows in (1, 7, 16, 40, 128):
+        counts = torch.randint(0, 1000, (rows,), generator=generator(rows))
+        groups = _alike(counts)
+        assert torch.equal(torch.cat(groups).sort().values, torch.arange(rows)) and len(groups) <= 4
+        assert all(counts[a].max() <= counts[b].min() for a, b in itertools.pairwise(groups))
+        assert len(groups[-1]) >= min(rows, 8)
 
 
 def test_labels_of_the_support_leave_the_fused_head_where_no_row_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ def pixels(n: int, d: int, seed: int = 0, dark: bool = False) -> Tensor:
     return (values if dark else values + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def query(x: Tensor, t: float, **conditions: Tensor | None) -> Query:
+def query(support: Support, x: Tensor, t: float, **conditions: Tensor | None) -> Query:
+    """In the support's values."""
     times = torch.full((len(x),), t, dtype=torch.float64)
-    return Query(x, PATH.alpha(times), PATH.sigma(times), **conditions)
+    return Query(x, PATH.alpha(times), PATH.sigma(times), **conditions).in_values(support)
 
 
 def means(support: Support, found: module.Moments) -> Tensor:
@@ -64,20 +65,20 @@ def test_exponents_are_within_their_bound_and_means_as_accurate_as_in_float32(
     running, settled = RunningRows(support, 12), 0
     for step in range(30):
         t = step / 50
-        asked = query(x, t)
+        asked = query(support, x, t)
+        sigma = asked.sigma * support.unit
         found, sound = running.moments(rows, asked)
         truth = direct(data, x, torch.tensor(t))
         settled += int(sound.sum())
-        values = asked.in_values(support)
-        expected = exponents(data, x, asked.alpha, asked.sigma)
-        own = running._products.double() - 0.5 * values.alpha[:, None] * support.squared_norms
-        off = own * values.gain[:, None] - expected
+        expected = exponents(data, x, asked.alpha, sigma)
+        own = running._products.double() - 0.5 * asked.alpha[:, None] * support.squared_norms
+        off = own * asked.gain[:, None] - expected
         off -= off.mean(1, keepdim=True)  # exponents are known up to a constant of the row
-        residue = (values.precise(support) - running._state).norm(dim=1) * support.reach
-        assert (off.abs().amax(1) <= 2 * values.gain * (running._error + residue) + 1e-9).all()
+        residue = (asked.precise(support) - running._state).norm(dim=1) * support.reach
+        assert (off.abs().amax(1) <= 2 * asked.gain * (running._error + residue) + 1e-9).all()
         if not len(found.offset):
             continue
-        ratio = (1 + asked.alpha / asked.sigma)[sound]
+        ratio = (1 + asked.alpha / sigma)[sound]
         error = ratio * (means(support, found) - truth.mean[sound]).norm(dim=1) / 300**0.5
         assert error.max() < 2e-4 and error.median() < 1e-5
         assert (found.normaliser - 1 / truth.weights.amax(1)[sound]).abs().max() < 1e-2 * found.normaliser.max()
@@ -102,7 +103,7 @@ def test_conditions_tilt_the_weights() -> None:
     for support, condition, expected in cases:
         running = RunningRows(support, 6)
         for t in (0.0, 0.1, 0.2):
-            found, sound = running.moments(rows, query(x, t, **condition))
+            found, sound = running.moments(rows, query(support, x, t, **condition))
             assert sound.all()
             truth = direct(data, x, torch.tensor(t), prior=expected)
             torch.testing.assert_close(means(support, found), truth.mean, rtol=0, atol=2e-4)
@@ -113,7 +114,9 @@ def test_one_datum_that_may_be_is_the_mean() -> None:
     data = pixels(300, 256)
     support = Support(data, labels=(torch.arange(300) == 7).long())
     running = RunningRows(support, 2)
-    found, sound = running.moments(torch.arange(2), query(torch.randn(2, 256), 0.1, labels=torch.ones(2).long()))
+    found, sound = running.moments(
+        torch.arange(2), query(support, torch.randn(2, 256), 0.1, labels=torch.ones(2).long())
+    )
     assert sound.all() and found.top_index.tolist() == [7, 7]
     assert found.offset.abs().max() == 0 and found.normaliser.tolist() == [1, 1]
 
@@ -122,18 +125,18 @@ def test_rows_are_forgotten_and_others_do_not_notice() -> None:
     data = pixels(500, 256)
     support, x = Support(data), torch.randn(8, 256, generator=torch.Generator().manual_seed(5))
     whole, part = RunningRows(support, 8), RunningRows(support, 8)
-    whole.moments(torch.arange(8), query(x, 0.1))
-    part.moments(torch.arange(8), query(x, 0.1))
+    whole.moments(torch.arange(8), query(support, x, 0.1))
+    part.moments(torch.arange(8), query(support, x, 0.1))
     x = x * 0.97
     some = torch.tensor([1, 4, 6])
-    expected, _ = whole.moments(torch.arange(8), query(x, 0.12))
-    found, sound = part.moments(some, query(x[some], 0.12))
+    expected, _ = whole.moments(torch.arange(8), query(support, x, 0.12))
+    found, sound = part.moments(some, query(support, x[some], 0.12))
     assert sound.all()
     torch.testing.assert_close(found.offset, expected.offset[some], rtol=1e-5, atol=1e-4)
     assert torch.equal(found.top_index, expected.top_index[some])
-    _, sound = part.moments(torch.tensor([0, 4]), query(x[[0, 4]], 0.13))
+    _, sound = part.moments(torch.tensor([0, 4]), query(support, x[[0, 4]], 0.13))
     assert sound.tolist() == [False, True]
-    found, sound = part.moments(torch.tensor([0]), query(x[:1], 0.13))
+    found, sound = part.moments(torch.tensor([0]), query(support, x[:1], 0.13))
     assert not sound.any() and not len(found.top_index)
 
 
@@ -145,8 +148,8 @@ def test_a_row_without_a_value_is_left_open_and_harms_no_other(bad: float) -> No
     spoilt[2, 3] = bad
     good, other = RunningRows(support, 4), RunningRows(support, 4)
     for t in (0.1, 0.2):
-        expected, _ = good.moments(torch.arange(4), query(x, t))
-        found, sound = other.moments(torch.arange(4), query(spoilt, t))
+        expected, _ = good.moments(torch.arange(4), query(support, x, t))
+        found, sound = other.moments(torch.arange(4), query(support, spoilt, t))
         assert sound.tolist() == [True, True, False, True]
         assert torch.equal(found.offset, expected.offset[[0, 1, 3]])
 
@@ -157,7 +160,7 @@ def test_rows_whose_errors_add_up_begin_anew() -> None:
     running, largest = RunningRows(support, 5), []
     for step in range(300):
         x = x + 1e-3 * torch.randn(5, 256, generator=torch.Generator().manual_seed(step))
-        running.moments(torch.arange(5), query(x, 0.2))
+        running.moments(torch.arange(5), query(support, x, 0.2))
         largest.append(float(running._error.max()))
     limit = 0.5 * (256 + 8) * 2.0**-24 * float(x.norm(dim=1).max()) * 127.5 * support.radius
     assert 0.5 * limit < max(largest) < 1.2 * limit and (torch.tensor(largest).diff() < 0).any()

@@ -117,7 +117,7 @@ class LockingCourse:
         """Moments of some rows: from what is known of where they were, or anew."""
         if self._running is None:
             return moments(self._support, rows, self._effort, stats=False)
-        found, sound = self._running.moments(index, rows)
+        found, sound = self._running.moments(index, rows.in_values(self._support))
         if bool(sound.all()):
             return found
         others = moments(self._support, rows.rows(~sound), self._effort, stats=False)

@@ -24,7 +24,7 @@ from torch import Tensor
 from fluvial.smoothing.logits import rounding_bound, row_norms, tilt, unit_roundoff
 from fluvial.smoothing.products import Digits, has_fast_bfloat16, inner, inner_bfloat16, takes_int8
 from fluvial.smoothing.query import Query
-from fluvial.smoothing.support import Support
+from fluvial.smoothing.support import DIGITS_BYTES, TILE_BYTES, Support
 
 _BFLOAT16 = 2.0**-8
 # Points are searched in groups of this many; the affinities' last dimension is a multiple of it.
@@ -32,15 +32,18 @@ GROUP = 64
 
 
 class Precision(Enum):
-    """In what the products are taken, from cheap to accurate."""
+    """In what the products are taken: the type of the values, None for the rows' own, and the number of digits."""
 
-    BFLOAT16 = torch.bfloat16
-    INT8 = torch.int8
-    NATIVE = None
+    BFLOAT16 = (torch.bfloat16, 0)
+    INT8_COARSE = (torch.int8, 1)
+    INT8 = (torch.int8, 2)
+    NATIVE = (None, 0)
 
 
-def coarse_precision(query: Query) -> Precision:
+def coarse_precision(support: Support, query: Query) -> Precision:
     """The cheapest precision that there is for these rows; ``NATIVE`` if none is cheaper than their own type."""
+    if fine_precision(support, query) == Precision.INT8:
+        return Precision.INT8_COARSE
     cheap = query.x.dtype == torch.float32 and has_fast_bfloat16(query.x.device.type)
     return Precision.BFLOAT16 if cheap else Precision.NATIVE
 
@@ -74,8 +77,8 @@ class Affinities:
         safe = torch.clamp(product, min=radius**2) < 0.125 * torch.finfo(dtype).max
         self._error.masked_fill_(~safe, torch.inf)
         if precision != Precision.NATIVE:
-            two = torch.full((len(query.x),), 2, device=query.x.device)
-            self._digits = Digits(query.precise(support), two) if precision == Precision.INT8 else None
+            count = torch.full((len(query.x),), precision.value[1], device=query.x.device)
+            self._digits = Digits(query.precise(support), count) if precision.value[1] else None
             self._rounded = query.x.bfloat16()
             rounded = self._rounded.double() if self._digits is None else self._digits.rounded
             residue = torch.linalg.vector_norm(query.precise(support) - rounded, dim=1)
@@ -95,7 +98,9 @@ class Affinities:
         out = self._buffer[:, :count]
         self._buffer[:, count:] = -torch.inf
         norms, dtype = self._support.squared_norms, self._query.x.dtype
-        for part, values in self._support.tiles(points.start, points.stop, self._precision.value or dtype):
+        kind, digits = self._precision.value
+        size = DIGITS_BYTES if digits else TILE_BYTES
+        for part, values in self._support.tiles(points.start, points.stop, kind or dtype, size):
             product = self._product(values)
             here = slice(part.start - points.start, part.stop - points.start)
             torch.addcmul(product, self._half, norms[None, part].to(dtype), out=out[:, here])

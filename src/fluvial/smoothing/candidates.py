@@ -34,6 +34,7 @@ MOST = 64
 
 _LOWEST = -80.0
 _LARGEST_GAIN = 1e30
+_PASS = 2**19  # numbers of an elementwise pass, whose temporaries stay in the cache
 NARROWER = (8.0, 6.5, 5.0)
 """By how many nats the margin is narrowed, where the sum allows for it."""
 
@@ -122,16 +123,21 @@ def close_points(support: Support, query: Query, effort: Effort, precision: Prec
     best = affinities.amax(1, keepdim=True)
     # Below e^-80 nothing counts, and denormal numbers are slow.
     gain = query.gain.clamp_max(_LARGEST_GAIN)[:, None].to(affinities.dtype)  # less than it is lets more points pass
-    gaps = affinities.sub_(best).mul_(gain).clamp_(min=_LOWEST)
     allowed = allowance(support, query, effort)
     slack = 2 * error * query.gain * (1 + 1e-6) + 1e-3  # the last for the arithmetic of this function
     cut = torch.log(len(support) / allowed) + slack
+    step = max(64, _PASS // max(1, len(cut)))
+    for weights in affinities.split(step, 1):
+        weights.sub_(best).mul_(gain).clamp_(min=_LOWEST).exp_()
     left = torch.arange(len(cut), device=cut.device)
     for narrower in NARROWER:
-        rows = gaps if len(left) == len(gaps) else gaps[left]
+        rows = affinities if len(left) == len(affinities) else affinities[left]
         tried = (cut[left] - narrower).clamp_min(0.0)
-        outside = torch.where(rows < -tried[:, None].to(rows.dtype), rows, _LOWEST).exp_().sum(1).double()
+        most = torch.exp(-tried)[:, None].to(rows.dtype)
+        outside = sum(torch.where(part < most, part, 0.0).sum(1).double() for part in rows.split(step, 1))
         enough = outside * torch.exp(slack[left]) <= allowed[left]
         cut[left[enough]] = tried[enough]
         left = left[~enough]
-    return torch.logical_not(gaps < -cut[:, None].to(gaps.dtype))  # true where not known
+        if not len(left):
+            break
+    return torch.logical_not(affinities < torch.exp(-cut)[:, None].to(affinities.dtype))  # true where not known

@@ -12,6 +12,7 @@ In order, each for the rows that the one before left open:
 4. two products in float64, then distances in float64: for what is left.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -111,11 +112,11 @@ def _stages(support: Support, query: Query, effort: Effort, stats: bool) -> list
 
     many = len(support) >= _MANY_POINTS
     approximate = many and effort.tol > 0 and support.dim >= _MANY_DIMENSIONS
-    precision = coarse_precision(query) if approximate else Precision.NATIVE
     stages: list[tuple[Tensor | None, Stage]] = []
     if many:
-        few, part = _prospects(support, query, effort)
-        stages.append((few, screened(precision)))
+        precision = coarse_precision(support, query) if approximate else Precision.NATIVE
+        few, part, precise = _prospects(support, query, effort, precision)
+        stages.append((few, screened(precise)))
         if approximate and support.in_memory:
             stages.append((part, narrowed))
     stages.append((None, head if not stats and attention.suits(support, query, effort) else dense(Way.PRODUCT)))
@@ -126,15 +127,29 @@ def _stages(support: Support, query: Query, effort: Effort, stats: bool) -> list
     return [*stages, (None, dense(Way.DISTANCE))]
 
 
-def _prospects(support: Support, query: Query, effort: Effort) -> tuple[Tensor, Tensor]:
-    """Rows that will probably have few candidates, and rows that together will probably need a part of the points."""
+def _prospects(
+    support: Support, query: Query, effort: Effort, precision: Precision
+) -> tuple[Tensor, Tensor, Precision]:
+    """Rows that will probably have few candidates, rows that together will probably need a part of the points, and
+    the precision in which the former show."""
     bandwidth = query.sigma / query.alpha
     if bool((bandwidth == bandwidth[0]).all()):  # as in a solver: one answer for all
         bandwidth = bandwidth[:1]
     margin = float(torch.log(len(support) / allowance(support, query, effort)).median())
-    # Most of the rows have few, not half of them: a screening pass for the others is lost.
-    most, _ = support.probe.shares(bandwidth, margin)
-    few = most * len(support) <= MOST / 2
+
+    def few(margin: float) -> Tensor:
+        # Most of the rows have few, not half of them: a screening pass for the others is lost.
+        return support.probe.shares(bandwidth, margin)[0] * len(support) <= MOST / 2
+
+    found = few(margin)
+    if precision == Precision.INT8_COARSE and not bool(few(margin + _blur(support, query))[found].all()):
+        precision = Precision.INT8
     _, needed = support.probe.shares(bandwidth, margin - NARROWER[0])
     together = 1 - torch.exp(len(query.x) * torch.log1p(-needed.clamp_max(1 - 1e-9)))
-    return few.expand(len(query.x)), (together < WORTHWHILE).expand(len(query.x))
+    return found.expand(len(query.x)), (together < WORTHWHILE).expand(len(query.x)), precision
+
+
+def _blur(support: Support, query: Query) -> float:
+    """By how many nats the rounding of rows to one digit widens the usual margin."""
+    residue = 0.3 * math.sqrt(support.dim) * query.x.abs().amax(1).double() / 127
+    return float((2 * query.gain * residue * support.reach).median())

@@ -19,12 +19,11 @@ from fluvial.smoothing.logits import rounding_bound, tilt, unit_roundoff
 from fluvial.smoothing.products import MOST_SUMMANDS, Digits, takes_int8
 from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing
 from fluvial.smoothing.rounding import settled
-from fluvial.smoothing.support import Support
+from fluvial.smoothing.support import DIGITS_BYTES, Support
 
 # Below, products do not dominate.
 _LEAST_DIMENSIONS = 256
-# Bytes of a tile of pixels, and numbers of each row in an elementwise pass: their temporaries stay in the cache.
-_TILE_BYTES = 6 * 2**20
+# Numbers of each row in an elementwise pass: temporaries stay in the cache.
 _PASS = 2**12
 _BYTES_PER_PAIR = 12
 _ROUNDOFF = unit_roundoff(torch.float32)
@@ -75,13 +74,13 @@ class RunningRows:
 
         Args:
             rows: Which ones, ``(R,)``, in ascending order.
-            query: Where they are, in data units.
+            query: Where they are, in the support's values.
         """
         known = torch.isin(rows, self._rows)
         self._keep(rows[known])
         if not len(self._rows):
             return nothing(query), known
-        query = (query if len(self._rows) == len(rows) else query.rows(known)).in_values(self._support)
+        query = query if len(self._rows) == len(rows) else query.rows(known)
         slack = self._follow(query)
         found = self._weigh(query, slack)
         sound = settled(self._support, query, found, Way.PRODUCT)
@@ -107,7 +106,7 @@ class RunningRows:
         self._state.mul_(keep[:, None]).add_(self._move)
         columns = (keep, repeat, -0.5 * query.alpha, query.gain)
         a, c, half, gain = (column[:, None].float() for column in columns)
-        for part, values in support.tiles(0, len(support), torch.int8, _TILE_BYTES):
+        for part, values in support.tiles(0, len(support), torch.int8, DIGITS_BYTES):
             move = self._moved[:, part].mul_(c).add_(digits.inner(values))
             products = torch.addcmul(move, self._products[:, part], a, out=self._products[:, part])
             norms, exponents = support.squared_norms[None, part].float(), self._exponents[:, part]
@@ -175,7 +174,7 @@ class RunningRows:
         units = _LARGEST * 256.0 ** (digits - 1) / second
         sums, scale = WholeSums(digits, support.dim), units[:, None].float()
         self._calls += 1
-        for part, values in support.tiles(0, len(support), torch.int8, _TILE_BYTES):
+        for part, values in support.tiles(0, len(support), torch.int8, DIGITS_BYTES):
             # Evenly spread over the points, and others in the next call.
             number = torch.arange(part.start, part.stop, dtype=torch.float64)
             thresholds = torch.frac(_GOLDEN * number + math.sqrt(2) * self._calls).float()

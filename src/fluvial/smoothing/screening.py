@@ -20,8 +20,9 @@ from fluvial.smoothing.support import Support
 
 # Rows that are searched at once, at most.
 _ROWS = 512
-# One row in this many is evaluated apart from the others, if it needs more points.
-_APART = 8
+# Rows are put into so many groups at most by how many points they need, of so many rows at least.
+_GROUPS = 4
+_LEAST_ROWS = 8
 WORTHWHILE = 0.5
 """Two products over more than this share of the points are no gain."""
 
@@ -58,9 +59,9 @@ def narrowed_moments(support: Support, query: Query, effort: Effort, *, stats: b
     """
     precision = fine_precision(support, query)
     pieces, order = [], []
-    for block in row_blocks(len(query.x), 32 * len(support), effort.memory // 2):
+    for block in row_blocks(len(query.x), 8 * len(support), effort.memory // 2):
         close = close_points(support, query.rows(block), effort, precision)
-        for group in _alike(close.sum(1)):
+        for group in _alike(close.view(torch.uint8).sum(1, dtype=torch.int32)):
             rows = group + block.start
             found, sound = _over_union(support, query.rows(rows), close[group].any(0), effort, stats)
             pieces.append(found)
@@ -72,10 +73,14 @@ def narrowed_moments(support: Support, query: Query, effort: Effort, *, stats: b
 
 
 def _alike(counts: Tensor) -> list[Tensor]:
-    """Rows in two groups, the few with most points apart: else these would set the cost of all."""
+    """Rows in groups by how many points they have, the more the smaller: else the few with most set the cost of all."""
     order = torch.argsort(counts)
-    most = max(1, len(counts) // _APART)
-    return [order] if len(counts) < 2 * _APART else [order[:-most], order[-most:]]
+    groups: list[Tensor] = []
+    while len(groups) < _GROUPS - 1 and len(order) >= 2 * _LEAST_ROWS:
+        half = (len(order) + 1) // 2
+        groups.append(order[:half])
+        order = order[half:]
+    return [*groups, order]
 
 
 def _over_union(support: Support, query: Query, close: Tensor, effort: Effort, stats: bool) -> tuple[Moments, Tensor]:

@@ -20,6 +20,8 @@ _OFFSET_WORTH_REMOVING = 4.0
 _BLOCK_BYTES = 2 * 2**20
 # A tile of values is made in a buffer of about this size: it stays in the cache between its two products.
 TILE_BYTES = 12 * 2**20
+# One of int8, with the sums that are made of it digit by digit.
+DIGITS_BYTES = 6 * 2**20
 LEAST_TILE = 64
 
 
