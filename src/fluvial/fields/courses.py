@@ -1,7 +1,7 @@
 """Cheaper ways to walk along the exact field; each is the same scheme on the same field.
 
 In the span of the start and the data, where data are fewer than dimensions; otherwise with rows that rest on one datum
-evaluated from that datum alone, as long as it is proven that they do.
+evaluated from that datum alone, as long as it is proven that they do, and over pixels with the others followed.
 """
 
 from dataclasses import replace
@@ -75,7 +75,8 @@ class SpanCourse:
 
 
 class LockingCourse:
-    """The walk in the states themselves, with locked rows; see :mod:`fluvial.smoothing.locking`."""
+    """The walk in the states themselves, with locked rows (:mod:`fluvial.smoothing.locking`) and, over pixels, followed
+    ones (:mod:`fluvial.smoothing.running`)."""
 
     def __init__(self, field: "ExactField", query: Query, shape: torch.Size, walk: Walk) -> None:
         self._field, self._query = field, query
