@@ -150,6 +150,17 @@ def test_rows_that_following_does_not_settle_are_evaluated_anew(monkeypatch: pyt
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+def test_as_many_rows_are_followed_as_fit_the_memory() -> None:
+    data, x0 = images(8000, 256), start(12, 256, torch.float32)
+    field, small = fv.ExactField(data), fv.ExactField(data, memory=2**20)
+    course = small.trajectory(x0, None, Walk("euler", 20, True))
+    assert isinstance(course, courses.LockingCourse) and course._running is not None
+    assert 0 < len(course._running._rows) < 12
+    expected, found = (fv.solve(f, x0, steps=20, method="euler").x for f in (field, small))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.usefixtures("locking")
 def test_duplicates_are_one_point_with_more_weight() -> None:
     data = support(30, 10).repeat(2, 1)

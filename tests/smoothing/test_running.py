@@ -10,7 +10,7 @@ import fluvial as fv
 from fluvial.smoothing import Effort, Query, Support
 from fluvial.smoothing import running as module
 from fluvial.smoothing.products import has_fast_int8
-from fluvial.smoothing.running import RunningRows, WholeSums, running_pays
+from fluvial.smoothing.running import RunningRows, WholeSums, rows_to_follow
 from smoothing.direct import direct, exponents
 
 pytestmark = pytest.mark.skipif(not has_fast_int8("cpu"), reason="no fast product of int8 here")
@@ -202,8 +202,9 @@ def test_many_small_weights_count_for_what_they_weigh_together() -> None:
 
 def test_when_it_pays() -> None:
     support, floats = Support(pixels(300, 256)), Support(torch.randn(300, 256))
-    assert running_pays(support, 8, torch.float32, Effort())
-    assert not running_pays(floats, 8, torch.float32, Effort())
-    assert not running_pays(support, 8, torch.float64, Effort())
-    assert not running_pays(support, 8, torch.float32, Effort(memory=2**14))
-    assert not running_pays(Support(pixels(300, 100)), 8, torch.float32, Effort())
+    assert rows_to_follow(support, 8, torch.float32, Effort()) == 8
+    assert rows_to_follow(support, 8, torch.float32, Effort(memory=5 * 16 * 300)) == 5
+    assert rows_to_follow(support, 8, torch.float32, Effort(memory=2**10)) == 0
+    assert rows_to_follow(floats, 8, torch.float32, Effort()) == 0
+    assert rows_to_follow(support, 8, torch.float64, Effort()) == 0
+    assert rows_to_follow(Support(pixels(300, 100)), 8, torch.float32, Effort()) == 0

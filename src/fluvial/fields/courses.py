@@ -15,7 +15,7 @@ from fluvial.smoothing import Effort, Moments, Query, combined, moments
 from fluvial.smoothing.attention import MOST_DIMENSIONS
 from fluvial.smoothing.locking import Locks
 from fluvial.smoothing.query import stacked
-from fluvial.smoothing.running import RunningRows, running_pays
+from fluvial.smoothing.running import RunningRows, rows_to_follow
 from fluvial.smoothing.span import Span, span_pays
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ class LockingCourse:
         convex = walk.method == "euler" and field.path.straight
         equal = support.log_prior is None and query.log_prior is None
         self._decides = walk.end_only and convex and equal
-        pays = running_pays(support, len(query.x), query.x.dtype, field.effort)
-        self._running = RunningRows(support, len(query.x)) if pays else None
+        followed = rows_to_follow(support, len(query.x), query.x.dtype, field.effort)
+        self._running = RunningRows(support, followed) if followed else None
 
     def __call__(self, coordinates: Tensor, t: Tensor) -> Tensor:
         field, x = self._field, coordinates.flatten(1)

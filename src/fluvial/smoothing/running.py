@@ -25,7 +25,8 @@ from fluvial.smoothing.support import DIGITS_BYTES, Support
 _LEAST_DIMENSIONS = 256
 # Numbers of each row in an elementwise pass: temporaries stay in the cache.
 _PASS = 2**12
-_BYTES_PER_PAIR = 12
+# Of a row and a point: two kinds of products and the exponent, and a copy of one when rows are forgotten.
+_BYTES_PER_PAIR = 16
 _ROUNDOFF = unit_roundoff(torch.float32)
 # Usual error of the velocity from whole weights, relative to the noise's norm; against float64 a walk is then as
 # accurate as one in float32.
@@ -42,11 +43,11 @@ _LEAST_SINE = 0.03
 _GOLDEN = 0.6180339887498949
 
 
-def running_pays(support: Support, rows: int, dtype: torch.dtype, effort: Effort) -> bool:
-    """Whether rows of a walk are cheaper to follow than to evaluate anew, and what is kept of them fits the memory."""
+def rows_to_follow(support: Support, rows: int, dtype: torch.dtype, effort: Effort) -> int:
+    """How many rows of a walk are followed rather than evaluated anew: those that fit the memory, if it pays at all."""
     suits = support.pixels and dtype == torch.float32 and takes_int8(support.dim, support.device.type)
-    fits = _BYTES_PER_PAIR * rows * len(support) <= effort.memory // 2
-    return suits and fits and support.dim >= _LEAST_DIMENSIONS
+    pays = suits and support.dim >= _LEAST_DIMENSIONS
+    return min(rows, effort.memory // (_BYTES_PER_PAIR * len(support))) if pays else 0
 
 
 class RunningRows:
