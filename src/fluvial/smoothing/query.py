@@ -12,8 +12,8 @@ from fluvial.smoothing.support import Support
 
 DEFAULT_MEMORY = 256 * 2**20
 
-_CACHE = 4 * 2**20
-_NARROW = 256
+_CACHE = 8 * 2**20
+_NARROW = 128
 
 
 class Way(IntEnum):
