@@ -110,13 +110,21 @@ def test_float32_is_as_close_to_float64_as_the_generic_solver(n: int) -> None:
     assert (own[-1] <= generic[-1].max()).all()
 
 
+@pytest.fixture
+def following(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a walk over pixels are followed whatever its size."""
+    if not takes_int8(1024, "cpu"):
+        pytest.skip("no fast product of int8 here")
+    monkeypatch.setattr(running, "_WORTH_FOLLOWING", (0, 0))
+
+
 def images(n: int, d: int) -> torch.Tensor:
     g = torch.Generator().manual_seed(4)
     values = 14 * torch.randn(n, 20, generator=g) @ torch.randn(20, d, generator=g) + 8 * torch.randn(n, d, generator=g)
     return (values + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+@pytest.mark.usefixtures("following")
 @pytest.mark.parametrize("method", ["euler", "heun"])
 @pytest.mark.parametrize("conditioned", [False, True])
 def test_pixels_in_int8_are_as_close_to_float64_as_the_generic_solver(method: str, conditioned: bool) -> None:
@@ -126,7 +134,7 @@ def test_pixels_in_int8_are_as_close_to_float64_as_the_generic_solver(method: st
     field = fv.ExactField(data, labels=labels)
     cond = torch.arange(12) % 3 - 1 if conditioned else None
     course = field.trajectory(x0, cond, Walk(method, 50, True))
-    assert isinstance(course, courses.LockingCourse) and course._running is not None
+    assert isinstance(course, courses.LockingCourse) and course._running
     exact = fv.ExactField(data.double() / 127.5 - 1, labels=labels)
     options: dict[str, Any] = {"steps": 50, "method": method, "save_at": [0.1, 0.2, 0.3, 0.5, 1.0], "cond": cond}
     truth = fv.solve(Plain(exact), x0.double(), **options).path
@@ -136,7 +144,7 @@ def test_pixels_in_int8_are_as_close_to_float64_as_the_generic_solver(method: st
     assert own.max() < 1e-3 * truth.norm(dim=2).max()
 
 
-@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+@pytest.mark.usefixtures("following")
 def test_rows_that_following_does_not_settle_are_evaluated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     data, x0 = images(1500, 1024), start(6, 1024, torch.float32)
     field = fv.ExactField(data)
@@ -150,13 +158,13 @@ def test_rows_that_following_does_not_settle_are_evaluated_anew(monkeypatch: pyt
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not takes_int8(1024, "cpu"), reason="no fast product of int8 here")
+@pytest.mark.usefixtures("following")
 def test_as_many_rows_are_followed_as_fit_the_memory() -> None:
-    data, x0 = images(8000, 256), start(12, 256, torch.float32)
-    field, small = fv.ExactField(data), fv.ExactField(data, memory=2**20)
+    data, x0 = images(8000, 512), start(12, 512, torch.float32)
+    field, small = fv.ExactField(data), fv.ExactField(data, memory=4 * 2**20)
     course = small.trajectory(x0, None, Walk("euler", 20, True))
-    assert isinstance(course, courses.LockingCourse) and course._running is not None
-    assert 0 < len(course._running._rows) < 12
+    assert isinstance(course, courses.LockingCourse)
+    assert 0 < sum(len(group.rows) for group in course._running) < 12
     expected, found = (fv.solve(f, x0, steps=20, method="euler").x for f in (field, small))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 

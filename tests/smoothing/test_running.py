@@ -62,7 +62,7 @@ def test_exponents_are_within_their_bound_and_means_as_accurate_as_in_float32(
     data = pixels(900, 300, dark=dark)
     support, rows = Support(data), torch.arange(12)
     x = torch.randn(12, 300, generator=torch.Generator().manual_seed(1))
-    running, settled = RunningRows(support, 12), 0
+    running, settled = RunningRows(support, torch.arange(12)), 0
     for step in range(30):
         t = step / 50
         asked = query(support, x, t)
@@ -101,7 +101,7 @@ def test_conditions_tilt_the_weights() -> None:
         (Support(data), {"log_prior": own}, own),
     ]
     for support, condition, expected in cases:
-        running = RunningRows(support, 6)
+        running = RunningRows(support, torch.arange(6))
         for t in (0.0, 0.1, 0.2):
             found, sound = running.moments(rows, query(support, x, t, **condition))
             assert sound.all()
@@ -113,7 +113,7 @@ def test_conditions_tilt_the_weights() -> None:
 def test_one_datum_that_may_be_is_the_mean() -> None:
     data = pixels(300, 256)
     support = Support(data, labels=(torch.arange(300) == 7).long())
-    running = RunningRows(support, 2)
+    running = RunningRows(support, torch.arange(2))
     found, sound = running.moments(
         torch.arange(2), query(support, torch.randn(2, 256), 0.1, labels=torch.ones(2).long())
     )
@@ -124,7 +124,7 @@ def test_one_datum_that_may_be_is_the_mean() -> None:
 def test_rows_are_forgotten_and_others_do_not_notice() -> None:
     data = pixels(500, 256)
     support, x = Support(data), torch.randn(8, 256, generator=torch.Generator().manual_seed(5))
-    whole, part = RunningRows(support, 8), RunningRows(support, 8)
+    whole, part = RunningRows(support, torch.arange(8)), RunningRows(support, torch.arange(8))
     whole.moments(torch.arange(8), query(support, x, 0.1))
     part.moments(torch.arange(8), query(support, x, 0.1))
     x = x * 0.97
@@ -134,10 +134,9 @@ def test_rows_are_forgotten_and_others_do_not_notice() -> None:
     assert sound.all()
     torch.testing.assert_close(found.offset, expected.offset[some], rtol=1e-5, atol=1e-4)
     assert torch.equal(found.top_index, expected.top_index[some])
-    _, sound = part.moments(torch.tensor([0, 4]), query(support, x[[0, 4]], 0.13))
-    assert sound.tolist() == [False, True]
-    found, sound = part.moments(torch.tensor([0]), query(support, x[:1], 0.13))
-    assert not sound.any() and not len(found.top_index)
+    assert part.rows.tolist() == [1, 4, 6]
+    found, sound = part.moments(torch.tensor([], dtype=torch.long), query(support, x[:0], 0.13))
+    assert not len(sound) and not len(found.top_index) and not len(part.rows)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
@@ -146,7 +145,7 @@ def test_a_row_without_a_value_is_left_open_and_harms_no_other(bad: float) -> No
     support, x = Support(data), torch.randn(4, 256, generator=torch.Generator().manual_seed(5))
     spoilt = x.clone()
     spoilt[2, 3] = bad
-    good, other = RunningRows(support, 4), RunningRows(support, 4)
+    good, other = RunningRows(support, torch.arange(4)), RunningRows(support, torch.arange(4))
     for t in (0.1, 0.2):
         expected, _ = good.moments(torch.arange(4), query(support, x, t))
         found, sound = other.moments(torch.arange(4), query(support, spoilt, t))
@@ -157,7 +156,7 @@ def test_a_row_without_a_value_is_left_open_and_harms_no_other(bad: float) -> No
 def test_rows_whose_errors_add_up_begin_anew() -> None:
     data = pixels(400, 256)
     support, x = Support(data), torch.randn(5, 256, generator=torch.Generator().manual_seed(6))
-    running, largest = RunningRows(support, 5), []
+    running, largest = RunningRows(support, torch.arange(5)), []
     for step in range(300):
         x = x + 1e-3 * torch.randn(5, 256, generator=torch.Generator().manual_seed(step))
         running.moments(torch.arange(5), query(support, x, 0.2))
@@ -190,7 +189,7 @@ def test_many_small_weights_count_for_what_they_weigh_together() -> None:
     """20,000 data that weigh a fifth of a unit each: rounded to nearest, they would all be lost."""
     data = torch.randint(0, 256, (20_000, 256), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     support = Support(data)
-    running, weights = RunningRows(support, 1), torch.full((1, 20_000), 5e-11)
+    running, weights = RunningRows(support, torch.arange(1)), torch.full((1, 20_000), 5e-11)
     weights[0, :2] = torch.tensor([0.0, 0.5])  # none of the top point's
     running._exponents, half = weights, torch.full((1,), 0.5, dtype=torch.float64)
     offset = running._offset(Query(torch.zeros(1, 256), half, half), torch.tensor([0]), half, 1 + half)
@@ -200,11 +199,28 @@ def test_many_small_weights_count_for_what_they_weigh_together() -> None:
     assert (offset - expected).norm() < 0.1 * tail.norm()
 
 
-def test_when_it_pays() -> None:
-    support, floats = Support(pixels(300, 256)), Support(torch.randn(300, 256))
-    assert rows_to_follow(support, 8, torch.float32, Effort()) == 8
-    assert rows_to_follow(support, 8, torch.float32, Effort(memory=5 * 16 * 300)) == 5
-    assert rows_to_follow(support, 8, torch.float32, Effort(memory=2**10)) == 0
-    assert rows_to_follow(floats, 8, torch.float32, Effort()) == 0
-    assert rows_to_follow(support, 8, torch.float64, Effort()) == 0
-    assert rows_to_follow(Support(pixels(300, 100)), 8, torch.float32, Effort()) == 0
+def test_which_rows_are_followed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    support, floats = Support(pixels(8192, 512)), Support(torch.randn(8192, 512))
+    assert len(rows_to_follow(support, 64, torch.float32, Effort())[0]) == 64
+    assert rows_to_follow(support, 65, torch.float32, Effort()) == []  # products of many rows are fast enough
+    assert rows_to_follow(Support(pixels(8000, 512)), 64, torch.float32, Effort()) == []
+    monkeypatch.setattr(module, "_WORTH_FOLLOWING", (0, 0))
+    groups = rows_to_follow(support, 130, torch.float32, Effort())
+    assert [len(rows) for rows in groups] == [64, 64, 2] and torch.equal(torch.cat(groups), torch.arange(130))
+    reserve = 64 * 96 * 512
+    assert len(rows_to_follow(support, 130, torch.float32, Effort(memory=reserve + 16 * 8704 * 5))[0]) == 5
+    assert rows_to_follow(support, 130, torch.float32, Effort(memory=reserve)) == []
+    assert rows_to_follow(floats, 130, torch.float32, Effort()) == []
+    assert rows_to_follow(support, 130, torch.float64, Effort()) == []
+    assert rows_to_follow(Support(pixels(8192, 500)), 130, torch.float32, Effort()) == []
+
+
+def test_the_default_type_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WORTH_FOLLOWING", (0, 0))
+    field, x = fv.ExactField(pixels(2100, 512), tol=1e-3), torch.randn(3, 512)
+    expected = fv.solve(field, x, steps=5, method="euler").x
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(fv.solve(field, x, steps=5, method="euler").x, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -91,8 +91,8 @@ class LockingCourse:
         convex = walk.method == "euler" and field.path.straight
         equal = support.log_prior is None and query.log_prior is None
         self._decides = walk.end_only and convex and equal
-        followed = rows_to_follow(support, len(query.x), query.x.dtype, field.effort)
-        self._running = RunningRows(support, followed) if followed else None
+        groups = rows_to_follow(support, len(query.x), query.x.dtype, field.effort)
+        self._running = [RunningRows(support, rows) for rows in groups]
 
     def __call__(self, coordinates: Tensor, t: Tensor) -> Tensor:
         field, x = self._field, coordinates.flatten(1)
@@ -114,16 +114,23 @@ class LockingCourse:
             velocity[left] = combined(self._support, rows, found, tuple(part[left] for part in columns))
         return velocity.reshape(coordinates.shape)
 
-    def _moments(self, index: Tensor, rows: Query) -> Moments:
+    def _moments(self, index: Tensor, query: Query) -> Moments:
         """Moments of some rows: from what is known of where they were, or anew."""
-        if self._running is None:
-            return moments(self._support, rows, self._effort, stats=False)
-        found, sound = self._running.moments(index, rows.in_values(self._support))
-        if bool(sound.all()):
-            return found
-        others = moments(self._support, rows.rows(~sound), self._effort, stats=False)
-        order = torch.cat([torch.nonzero(part).flatten() for part in (sound, ~sound)])
-        return stacked([found, others]).rows(torch.argsort(order))
+        if not self._running:
+            return moments(self._support, query, self._effort, stats=False)
+        values, left = query.in_values(self._support), torch.ones_like(index, dtype=torch.bool)
+        pieces: list[Moments] = []
+        order: list[Tensor] = []
+        for group in self._running:
+            asked = torch.nonzero(torch.isin(index, group.rows)).flatten()
+            found, sound = group.moments(index[asked], values.rows(asked))
+            pieces, order = [*pieces, found], [*order, asked[sound]]
+            left[asked[sound]] = False
+        others = torch.nonzero(left).flatten()
+        if len(others):
+            pieces.append(moments(self._support, query.rows(others), self._effort, stats=False))
+            order.append(others)
+        return stacked(pieces).rows(torch.argsort(torch.cat(order)))
 
     def states(self, coordinates: Tensor) -> Tensor:
         """The states themselves."""

@@ -62,7 +62,7 @@ class Probe:
             spread = torch.linspace(0, len(support) - 1, min(len(support), _POINTS)).long()
             self._part = torch.unique(spread).to(support.device)
         own = self._part[torch.randint(len(self._part), (_PROBES,), generator=g)]
-        noise = torch.randn(_PROBES, support.dim, generator=g).to(support.device)
+        noise = torch.randn(_PROBES, support.dim, generator=g, dtype=torch.float32).to(support.device)
         values = support.values(self._part, torch.float32)
         centre = support.values(own, torch.float32)
         # |y - s_i|^2 - |y - s_j|^2 with y = s_j + h z, from differences of what is as small as it can be.

@@ -15,18 +15,24 @@ import math
 import torch
 from torch import Tensor
 
-from fluvial.smoothing.logits import rounding_bound, tilt, unit_roundoff
+from fluvial.smoothing.logits import product_error, rounding_bound, tilt, unit_roundoff
 from fluvial.smoothing.products import MOST_SUMMANDS, Digits, takes_int8
 from fluvial.smoothing.query import Effort, Moments, Query, Way, nothing
 from fluvial.smoothing.rounding import settled
 from fluvial.smoothing.support import DIGITS_BYTES, Support
 
-# Below, products do not dominate.
-_LEAST_DIMENSIONS = 256
+# Below so many dimensions, or numbers in the support, it does not pay: for one group of rows, and for more, of which
+# torch's products are faster.
+_LEAST_DIMENSIONS = 512
+_WORTH_FOLLOWING = (2**22, 2**25)
 # Numbers of each row in an elementwise pass: temporaries stay in the cache.
 _PASS = 2**12
-# Of a row and a point: two kinds of products and the exponent, and a copy of one when rows are forgotten.
-_BYTES_PER_PAIR = 16
+# Rows that are followed together.
+_ROWS = 64
+# Kept of a row for each point (two kinds of products, the exponent, a copy of one when rows are forgotten) and for each
+# dimension (state and move); and what a dimension takes besides of those that are worked on.
+_BYTES_PER_NUMBER = 16
+_BYTES_AT_WORK = 96
 _ROUNDOFF = unit_roundoff(torch.float32)
 # Usual error of the velocity from whole weights, relative to the noise's norm; against float64 a walk is then as
 # accurate as one in float32.
@@ -40,14 +46,19 @@ _USUAL = 0.3
 _FEW = 0.5
 # A state and a move that are closer to parallel than this would cancel one another.
 _LEAST_SINE = 0.03
+_BELOW_ONE = 1 - 2.0**-24
 _GOLDEN = 0.6180339887498949
 
 
-def rows_to_follow(support: Support, rows: int, dtype: torch.dtype, effort: Effort) -> int:
-    """How many rows of a walk are followed rather than evaluated anew: those that fit the memory, if it pays at all."""
+def rows_to_follow(support: Support, rows: int, dtype: torch.dtype, effort: Effort) -> list[Tensor]:
+    """Which rows of a walk are followed together rather than evaluated anew: those that fit the memory, if it pays."""
     suits = support.pixels and dtype == torch.float32 and takes_int8(support.dim, support.device.type)
-    pays = suits and support.dim >= _LEAST_DIMENSIONS
-    return min(rows, effort.memory // (_BYTES_PER_PAIR * len(support))) if pays else 0
+    size = _WORTH_FOLLOWING[rows > _ROWS]
+    if not suits or support.dim < _LEAST_DIMENSIONS or len(support) * support.dim < size:
+        return []
+    kept = _BYTES_PER_NUMBER * (len(support) + support.dim)  # of a row
+    most = (effort.memory - _ROWS * _BYTES_AT_WORK * support.dim) // kept
+    return list(torch.arange(max(0, min(rows, most)), device=support.device).split(_ROWS)) if most > 0 else []
 
 
 class RunningRows:
@@ -55,45 +66,47 @@ class RunningRows:
 
     Args:
         support: The points, pixels.
-        rows: How many rows.
+        rows: Numbers of the rows, ``(R,)``, in ascending order; a few dozen, so that what is made of them stays in the
+            cache.
+
+    Attributes:
+        rows: Those that are not forgotten.
     """
 
-    def __init__(self, support: Support, rows: int) -> None:
+    def __init__(self, support: Support, rows: Tensor) -> None:
+        count, device = len(rows), support.device
         self._support = support
-        self._rows = torch.arange(rows)
+        self.rows = rows
         # What the products are known of, and how it moved last; the products, and bounds on their errors.
-        self._state, self._move = torch.zeros(2, rows, support.dim, dtype=torch.float64)
-        self._products, self._moved = torch.zeros(2, rows, len(support))
-        self._error, self._move_error = torch.zeros(2, rows, dtype=torch.float64)
-        self._exponents = torch.empty(rows, len(support))
+        self._state, self._move = torch.zeros(2, count, support.dim, dtype=torch.float64, device=device)
+        self._products, self._moved = torch.zeros(2, count, len(support), dtype=torch.float32, device=device)
+        self._error, self._move_error = torch.zeros(2, count, dtype=torch.float64, device=device)
+        self._exponents = torch.empty(count, len(support), dtype=torch.float32, device=device)
         self._calls = 0
 
     def moments(self, rows: Tensor, query: Query) -> tuple[Moments, Tensor]:
         """Softmax sums of the rows that these settle, and which ones they are, bool ``(R,)``.
 
-        Rows that are not asked for are forgotten: asked for later, they are never settled.
+        Rows that are not asked for are forgotten, and may not be asked for again.
 
         Args:
-            rows: Which ones, ``(R,)``, in ascending order.
+            rows: Which of ``rows``, in ascending order.
             query: Where they are, in the support's values.
         """
-        known = torch.isin(rows, self._rows)
-        self._keep(rows[known])
-        if not len(self._rows):
-            return nothing(query), known
-        query = query if len(self._rows) == len(rows) else query.rows(known)
+        self._keep(rows)
+        if not len(rows):
+            return nothing(query), torch.ones_like(rows, dtype=torch.bool)
         slack = self._follow(query)
         found = self._weigh(query, slack)
         sound = settled(self._support, query, found, Way.PRODUCT)
-        known[known.clone()] = sound
-        return found.rows(sound), known
+        return found.rows(sound), sound
 
     def _keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
-        if len(rows) == len(self._rows):
+        if len(rows) == len(self.rows):
             return
-        stay = torch.isin(self._rows, rows)
-        for name in ("_rows", "_state", "_move", "_products", "_moved", "_error", "_move_error"):
+        stay = torch.isin(self.rows, rows)
+        for name in ("rows", "_state", "_move", "_products", "_moved", "_error", "_move_error"):
             setattr(self, name, getattr(self, name)[stay])
         self._exponents = self._exponents[: len(rows)]
 
@@ -112,14 +125,13 @@ class RunningRows:
             products = torch.addcmul(move, self._products[:, part], a, out=self._products[:, part])
             norms, exponents = support.squared_norms[None, part].float(), self._exponents[:, part]
             tilt(torch.addcmul(products, half, norms, out=exponents).mul_(gain), support, query, part)
-        # Each factor, product and sum is rounded once.
+        # Each factor, digit, product and sum is rounded once: less than eight times.
         terms = repeat.abs() * moved + _norms(digits.rounded)
-        self._move_error = repeat.abs() * self._move_error + 4 * _ROUNDOFF * radius * terms
+        self._move_error = repeat.abs() * self._move_error + 8 * _ROUNDOFF * radius * terms
         terms = keep.abs() * size + _norms(self._move)
         self._error = keep.abs() * self._error + self._move_error + 4 * _ROUNDOFF * radius * terms
-        rounding = 4 * _ROUNDOFF * (_norms(self._state) * radius + 0.5 * query.alpha * radius**2)
-        error: Tensor = _norms(x - self._state) * support.reach + self._error + rounding
-        return query.gain * error
+        error: Tensor = query.gain * (_norms(x - self._state) * support.reach + self._error)
+        return error + 8 * product_error(query, support, torch.float32)
 
     def _restart(self, x: Tensor) -> None:
         """Have rows whose errors have added up to half of what a product in float32 may have begin anew."""
@@ -177,8 +189,8 @@ class RunningRows:
         self._calls += 1
         for part, values in support.tiles(0, len(support), torch.int8, DIGITS_BYTES):
             # Evenly spread over the points, and others in the next call.
-            number = torch.arange(part.start, part.stop, dtype=torch.float64)
-            thresholds = torch.frac(_GOLDEN * number + math.sqrt(2) * self._calls).float()
+            number = torch.arange(part.start, part.stop, dtype=torch.float64, device=support.device)
+            thresholds = torch.frac(_GOLDEN * number + math.sqrt(2) * self._calls).float().clamp_(max=_BELOW_ONE)
             whole = torch.addcmul(thresholds, self._exponents[:, part], scale).to(torch.int32)
             sums.add(whole, values)
         moved = sums.total - sums.count[:, None] * support.values(index, torch.float64)
@@ -204,10 +216,10 @@ class WholeSums:
 
     def __init__(self, digits: Tensor, dim: int) -> None:
         self._rows = [torch.nonzero(digits > place).flatten() for place in range(int(digits.max()))]
-        self._sums = torch.zeros(int(digits.sum()), dim, dtype=torch.int32)
+        self._sums = torch.zeros(int(digits.sum()), dim, dtype=torch.int32, device=digits.device)
         self._summands = 0
-        self._total = torch.zeros(len(digits), dim, dtype=torch.float64)
-        self.count = torch.zeros(len(digits), dtype=torch.float64)
+        self._total = torch.zeros(len(digits), dim, dtype=torch.float64, device=digits.device)
+        self.count = torch.zeros(len(digits), dtype=torch.float64, device=digits.device)
 
     def add(self, weights: Tensor, values: Tensor) -> None:
         """Add rows ``(n, dim)``, int8.
