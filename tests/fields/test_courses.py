@@ -155,7 +155,7 @@ def test_rows_that_following_does_not_settle_are_evaluated_anew(monkeypatch: pyt
 
     monkeypatch.setattr(running, "settled", some)
     found = fv.solve(field, x0, steps=20, method="euler").x
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("following")
@@ -166,7 +166,7 @@ def test_as_many_rows_are_followed_as_fit_the_memory() -> None:
     assert isinstance(course, courses.LockingCourse)
     assert 0 < sum(len(group.rows) for group in course._running) < 12
     expected, found = (fv.solve(f, x0, steps=20, method="euler").x for f in (field, small))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.usefixtures("locking")

@@ -125,7 +125,7 @@ class RunningRows:
             products = torch.addcmul(move, self._products[:, part], a, out=self._products[:, part])
             norms, exponents = support.squared_norms[None, part].float(), self._exponents[:, part]
             tilt(torch.addcmul(products, half, norms, out=exponents).mul_(gain), support, query, part)
-        # Each factor, digit, product and sum is rounded once: less than eight times.
+        # Each factor, digit, product and sum is rounded once: less than eight times here, and four below.
         terms = repeat.abs() * moved + _norms(digits.rounded)
         self._move_error = repeat.abs() * self._move_error + 8 * _ROUNDOFF * radius * terms
         terms = keep.abs() * size + _norms(self._move)

@@ -59,7 +59,8 @@ def narrowed_moments(support: Support, query: Query, effort: Effort, *, stats: b
     """
     precision = fine_precision(support, query)
     pieces, order = [], []
-    for block in row_blocks(len(query.x), 8 * len(support), effort.memory // 2):
+    bytes_per_pair = 2 * query.x.element_size() + 2  # affinities, a copy of some rows', and two marks
+    for block in row_blocks(len(query.x), bytes_per_pair * len(support), effort.memory // 2):
         close = close_points(support, query.rows(block), effort, precision)
         for group in _alike(close.view(torch.uint8).sum(1, dtype=torch.int32)):
             rows = group + block.start
